@@ -1,0 +1,16 @@
+"""Functions on tensors: bit codes of ids, and panoptic id maps."""
+
+from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code
+from .panoptic import assign_ids, keep_largest, relabel, segment_areas, segment_masks
+
+__all__ = [
+    "assign_ids",
+    "code_matrix",
+    "decode_bits",
+    "encode_bits",
+    "gray_code",
+    "keep_largest",
+    "relabel",
+    "segment_areas",
+    "segment_masks",
+]

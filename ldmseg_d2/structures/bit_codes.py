@@ -1,0 +1,61 @@
+"""Segment ids as analog bits (Analog Bits, arXiv 2208.04202; LDMSeg, arXiv 2401.10227, sec. 3.1)."""
+
+import torch
+from torch import Tensor
+
+
+def encode_bits(ids: Tensor, num_bits: int) -> Tensor:
+    """Write every id as ``num_bits`` analog bits, least significant first.
+
+    Args:
+        ids: (B, H, W) integer ids in 0..2^num_bits - 1; 0 is void.
+        num_bits: bits of an id.
+
+    Returns:
+        (B, num_bits, H, W) float32: -1 or 1 for a bit of 0 or 1; 0 in every bit where void, so that
+        void is equally far from all ids.
+
+    Raises:
+        ValueError: an id is negative or needs more bits.
+    """
+    if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < 2**num_bits):
+        raise ValueError(
+            f"ids span {int(ids.min())}..{int(ids.max())}, but {num_bits} bits hold 0.."
+            f"{2**num_bits - 1}: reduce the segments or raise MODEL.LDMSEG.NUM_BITS"
+        )
+    shifts = torch.arange(num_bits, device=ids.device).view(1, -1, 1, 1)
+    bits = (ids.long().unsqueeze(1) >> shifts) & 1  # [B, num_bits, H, W]
+    return (2 * bits - 1).float() * (ids != 0).unsqueeze(1)
+
+
+def decode_bits(bits: Tensor, void_threshold: float = 0.5) -> Tensor:
+    """Read ids back from analog bits by their signs.
+
+    Args:
+        bits: (B, num_bits, H, W) real values around -1, 0 (void) and 1.
+        void_threshold: a pixel whose mean absolute bit is below this is void.
+
+    Returns:
+        (B, H, W) int64 ids; 0 is void.
+    """
+    weights = 2 ** torch.arange(bits.shape[1], device=bits.device).view(1, -1, 1, 1)
+    ids = ((bits > 0).long() * weights).sum(dim=1)
+    return torch.where(bits.abs().mean(dim=1) < void_threshold, torch.zeros_like(ids), ids)
+
+
+def code_matrix(num_bits: int) -> Tensor:
+    """The +-1 codes of the ids 1..2^num_bits - 1, one row each.
+
+    Returns:
+        (2^num_bits - 1, num_bits) float32 in {-1, 1}, least significant bit first.
+    """
+    ids = torch.arange(1, 2**num_bits).view(-1, 1, 1)
+    return encode_bits(ids, num_bits)[:, :, 0, 0]
+
+
+def gray_code(values: Tensor) -> Tensor:
+    """Binary-reflected Gray code of non-negative integers: neighbours differ in one bit.
+
+    Source: F. Gray, US patent 2,632,058 (1953); ``g = v ^ (v >> 1)``.
+    """
+    return values ^ (values >> 1)
