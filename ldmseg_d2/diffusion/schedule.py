@@ -1,0 +1,129 @@
+"""The noise schedule and the loss weight of each timestep."""
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
+from diffusers.training_utils import compute_snr
+from torch import Tensor
+
+_SCHEDULERS = {"DDIM": DDIMScheduler, "DDPM": DDPMScheduler}
+
+
+def build_scheduler(
+    name: str,
+    *,
+    num_train_timesteps: int = 1000,
+    beta_schedule: str = "scaled_linear",
+    beta_start: float = 0.00085,
+    beta_end: float = 0.012,
+    prediction_type: str = "epsilon",
+    timestep_spacing: str = "trailing",
+    rescale_betas_zero_snr: bool = False,
+) -> SchedulerMixin:
+    """Build a diffusers scheduler for mask latents.
+
+    Latents are not clipped to [-1, 1], and the last DDIM step goes to ``alphas_cumprod[0]``, as in
+    Stable Diffusion. "trailing" spacing ends at t = T - 1 (arXiv 2305.08891, table 2).
+
+    Args:
+        name: "DDIM" (arXiv 2010.02502, deterministic) or "DDPM" (arXiv 2006.11239, ancestral).
+        num_train_timesteps: length T of the forward process.
+        beta_schedule, beta_start, beta_end: betas, as in diffusers.
+        prediction_type: "epsilon", "sample" or "v_prediction".
+        timestep_spacing: "trailing", "leading" or "linspace".
+        rescale_betas_zero_snr: zero SNR at t = T - 1.
+
+    Raises:
+        ValueError: unknown name, or zero terminal SNR with epsilon, from which x0 cannot be
+            recovered at t = T - 1.
+    """
+    if name not in _SCHEDULERS:
+        raise ValueError(
+            f"MODEL.LDMSEG.SAMPLER.NAME is {name!r}; allowed: {', '.join(_SCHEDULERS)}"
+        )
+    if rescale_betas_zero_snr and prediction_type == "epsilon":
+        raise ValueError(
+            "MODEL.LDMSEG.DIFFUSION.RESCALE_BETAS_ZERO_SNR needs PREDICTION_TYPE 'sample' or "
+            "'v_prediction': with 'epsilon', x0 = (x_t - sigma_t epsilon) / 0 at t = T - 1"
+        )
+    arguments = {
+        "num_train_timesteps": num_train_timesteps,
+        "beta_schedule": beta_schedule,
+        "beta_start": beta_start,
+        "beta_end": beta_end,
+        "prediction_type": prediction_type,
+        "timestep_spacing": timestep_spacing,
+        "rescale_betas_zero_snr": rescale_betas_zero_snr,
+        "clip_sample": False,
+    }
+    if name == "DDIM":
+        arguments["set_alpha_to_one"] = False
+    return _SCHEDULERS[name](**arguments)
+
+
+def timestep_loss_weights(
+    scheduler: SchedulerMixin, *, weighting: str = "min_snr", gamma: float = 2.0
+) -> Tensor:
+    """Weight of the squared error at every timestep.
+
+    Min-SNR (arXiv 2303.09556, eq. 7 and section 3.4) weights the error of x0 by min(SNR, gamma);
+    written for what the network predicts: epsilon min(SNR, gamma) / SNR, sample min(SNR, gamma),
+    v_prediction min(SNR, gamma) / (SNR + 1).
+
+    Args:
+        scheduler: gives alphas_cumprod and the prediction type.
+        weighting: "min_snr" or "uniform" (1 everywhere).
+        gamma: of min-SNR.
+
+    Returns:
+        (T,) float32.
+    """
+    timesteps = torch.arange(scheduler.config.num_train_timesteps)
+    if weighting == "uniform":
+        return torch.ones(len(timesteps))
+    if weighting != "min_snr":
+        raise ValueError(
+            f"MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING is {weighting!r}; allowed: min_snr, uniform"
+        )
+    snr = compute_snr(scheduler, timesteps)
+    clipped = snr.clamp(max=gamma)
+    divisor = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}
+    if scheduler.config.prediction_type not in divisor:
+        raise ValueError(
+            f"MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE is {scheduler.config.prediction_type!r}; "
+            f"allowed: {', '.join(divisor)}"
+        )
+    return (clipped / divisor[scheduler.config.prediction_type]).float()
+
+
+def prediction_target(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What the network should output at x_t: epsilon, x0 or v (arXiv 2202.00512, appendix D).
+
+    Args:
+        x0, noise: (B, C, h, w).
+        t: (B,) int64 timesteps.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "sample":
+        return x0
+    return scheduler.get_velocity(x0, noise, t)
+
+
+def predicted_x0(scheduler: SchedulerMixin, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The x0 that a network output stands for, one timestep per sample.
+
+    x_t = a x0 + s epsilon and v = a epsilon - s x0, with a^2 = alphas_cumprod[t], s^2 = 1 - a^2.
+
+    Args:
+        output, x_t: (B, C, h, w).
+        t: (B,) int64 timesteps.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return output
+    alphas_cumprod = scheduler.alphas_cumprod.to(x_t.device, x_t.dtype)[t].view(-1, 1, 1, 1)
+    a, s = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    if kind == "epsilon":
+        return (x_t - s * output) / a
+    return a * x_t - s * output

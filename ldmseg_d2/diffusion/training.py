@@ -1,0 +1,75 @@
+"""One training step of the diffusion model (LDMSeg, arXiv 2401.10227, section 3.2)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from diffusers import SchedulerMixin
+from torch import Tensor
+
+from .schedule import predicted_x0, prediction_target
+
+# denoise(x_t, t, self_conditioning) -> network output; the image condition is bound into it.
+Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class DiffusionLoss(NamedTuple):
+    """Result of :func:`diffusion_loss`."""
+
+    loss: Tensor  # scalar: weighted mean squared error
+    x0: Tensor  # (B, C, h, w) the x0 that the network predicted, with gradient
+
+
+def diffusion_loss(
+    denoise: Denoise,
+    x0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    *,
+    scheduler: SchedulerMixin,
+    weights: Tensor,
+    valid: Tensor | None = None,
+    self_conditioning_mask: Tensor | None = None,
+) -> DiffusionLoss:
+    """Weighted, masked squared error of one denoising step.
+
+    L = mean over valid cells of w_t || f(x_t, t) - target ||^2, x_t = a_t x0 + s_t noise.
+
+    Args:
+        denoise: the network with its image condition bound.
+        x0: (B, C, h, w) clean mask latents.
+        t: (B,) int64 timesteps in 0..T - 1.
+        noise: (B, C, h, w) standard normal.
+        scheduler: forward process and prediction type.
+        weights: (T,) loss weight of each timestep.
+        valid: (B, 1, h, w) bool, cells that count; None: all.
+        self_conditioning_mask: (B,) bool, samples that see the network's own first prediction
+            (Analog Bits, algorithm 1); None: the network takes no self-conditioning.
+
+    Returns:
+        The loss, and the predicted x0. The loss is 0 (with gradient 0) where nothing is valid.
+    """
+    # 1. Forward diffusion.
+    x_t = scheduler.add_noise(x0, noise, t)  # [B, C, h, w]
+
+    # 2. Self-conditioning: a first prediction without gradient, given to the chosen samples.
+    previous_x0 = None
+    if self_conditioning_mask is not None:
+        previous_x0 = torch.zeros_like(x0)
+        if self_conditioning_mask.any():
+            with torch.no_grad():
+                first = predicted_x0(scheduler, denoise(x_t, t, previous_x0), x_t, t)
+            previous_x0 = first * self_conditioning_mask.view(-1, 1, 1, 1)
+
+    # 3. Prediction and its squared error.
+    output = denoise(x_t, t, previous_x0)
+    target = prediction_target(scheduler, x0, noise, t)
+    error = (output.float() - target.float()) ** 2 * weights.to(x0.device)[t].view(-1, 1, 1, 1)
+
+    # 4. Mean over valid cells of the whole batch.
+    if valid is None:
+        loss = error.mean()
+    else:
+        valid = valid.expand_as(error)
+        loss = (error * valid).sum() / valid.sum().clamp(min=1)
+    return DiffusionLoss(loss, predicted_x0(scheduler, output.float(), x_t.float(), t))
