@@ -1,0 +1,15 @@
+"""Losses as functions on tensors; one loss a file."""
+
+from .bce import mask_bce
+from .cross_entropy import factored_cross_entropy, id_cross_entropy
+from .dice import mask_dice
+from .point_sampling import choose_uncertain_points, sample_at_points
+
+__all__ = [
+    "choose_uncertain_points",
+    "factored_cross_entropy",
+    "id_cross_entropy",
+    "mask_bce",
+    "mask_dice",
+    "sample_at_points",
+]
