@@ -1,0 +1,205 @@
+"""The generated scenes as files: what is written, registered and evaluated."""
+
+import contextlib
+import io
+import json
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOPanopticEvaluator
+from panopticapi.evaluation import pq_compute
+from PIL import Image
+
+from ldmseg_d2.data.datasets.register_panoptic import load_panoptic_json, panoptic_metadata
+from ldmseg_d2.data.datasets.scenes import (
+    SCENES_CATEGORIES,
+    generate_scene,
+    panoptic_id,
+    register_scenes,
+    split_seed,
+    write_scenes,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT, SEED = 12, 5
+NAME = "scenes_for_tests"  # importing the package registers "scenes" itself
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    """The folder of data sets, with both splits of NAME written by one process."""
+    root = tmp_path_factory.mktemp("datasets")
+    for split in ("train", "val"):
+        write_scenes(root / NAME, split, num_images=COUNT, seed=SEED)
+    return root
+
+
+@pytest.fixture(scope="module")
+def registered(written) -> Iterator[str]:
+    register_scenes(str(written), name=NAME)
+    yield NAME
+    for split in ("train", "val"):
+        DatasetCatalog.remove(f"{NAME}_{split}")
+        MetadataCatalog.remove(f"{NAME}_{split}")
+
+
+def test_files_hold_what_generate_scene_returns(registered):
+    for split in ("train", "val"):
+        stream = split_seed(SEED, split)
+        dicts = DatasetCatalog.get(f"{registered}_{split}")
+        assert [d["image_id"] for d in dicts] == list(range(COUNT))
+        for index, record in enumerate(dicts):
+            scene = generate_scene(seed=stream, index=index)
+            assert np.array_equal(np.array(Image.open(record["file_name"])), scene.image)
+            assert np.array_equal(np.array(Image.open(record["sem_seg_file_name"])), scene.sem_seg)
+            depth = np.array(Image.open(record["depth_file_name"])).astype(np.float32) / 256
+            assert np.array_equal(depth, scene.depth)
+            r, g, b = np.moveaxis(
+                np.array(Image.open(record["pan_seg_file_name"]), np.int64), -1, 0
+            )
+            ids = np.array([panoptic_id(k) for k in range(len(scene.segments_info) + 1)])
+            assert np.array_equal(r + 256 * g + 65536 * b, ids[scene.segment_ids])
+            assert (record["height"], record["width"]) == (64, 64)
+            for read, made in zip(record["segments_info"], scene.segments_info):
+                assert read["id"] == panoptic_id(made["id"])
+                assert read["category_id"] == made["category_id"] - 1
+                assert read["isthing"] is bool(made["isthing"])
+                for key in ("iscrowd", "area", "bbox"):
+                    assert read[key] == made[key]
+
+
+def test_splits_share_no_scene():
+    images = [
+        generate_scene(seed=split_seed(SEED, split), index=i).image.tobytes()
+        for split in ("train", "val")
+        for i in range(COUNT)
+    ]
+    assert len(set(images)) == 2 * COUNT
+    with pytest.raises(ValueError, match="test"):
+        split_seed(SEED, "test")
+
+
+def test_the_number_of_processes_changes_no_byte(written, tmp_path):
+    write_scenes(tmp_path / NAME, "train", num_images=COUNT, seed=SEED, num_workers=2)
+    made = sorted(p for p in (tmp_path / NAME).rglob("*") if p.is_file())
+    assert len(made) == 4 * COUNT + 1
+    for path in made:
+        assert path.read_bytes() == (written / path.relative_to(tmp_path)).read_bytes()
+
+
+def test_a_finished_split_is_kept_and_another_one_refused(tmp_path, caplog):
+    arguments = {"num_images": 3, "seed": 0}
+    path = write_scenes(tmp_path, "val", **arguments)
+    before = path.stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        assert write_scenes(tmp_path, "val", **arguments) == path
+    assert "nothing to do" in caplog.text and path.stat().st_mtime_ns == before
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        write_scenes(tmp_path, "val", num_images=2, seed=0)
+    steps = []
+    write_scenes(
+        tmp_path, "val", num_images=2, seed=0, overwrite=True,
+        progress=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    assert steps == [(1, 2), (2, 2)]
+    assert len(list((tmp_path / "val").iterdir())) == 2
+    assert json.loads(path.read_text())["info"]["num_images"] == 2
+    with pytest.raises(ValueError, match="num_images"):
+        write_scenes(tmp_path, "val", num_images=0, seed=0)
+
+
+def test_an_interrupted_split_has_no_json_and_is_made_again(tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(tmp_path, "train", num_images=4, seed=0, progress=stop)
+    assert not list(tmp_path.glob("*.json*"))
+    assert write_scenes(tmp_path, "train", num_images=4, seed=0).is_file()
+
+
+def test_panopticapi_gives_the_ground_truth_100(registered):
+    meta = MetadataCatalog.get(f"{registered}_val")
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = pq_compute(
+            meta.panoptic_json, meta.panoptic_json, meta.panoptic_root, meta.panoptic_root
+        )
+    for group in ("All", "Things", "Stuff"):
+        assert result[group]["pq"] == pytest.approx(1.0)
+
+
+def test_detectron2_evaluator_takes_contiguous_ids_back(registered, tmp_path):
+    """The ground truth as a prediction through COCOPanopticEvaluator: PQ 100."""
+    evaluator = COCOPanopticEvaluator(f"{registered}_val", str(tmp_path))
+    evaluator.reset()
+    for record in DatasetCatalog.get(f"{registered}_val"):
+        r, g, b = np.moveaxis(np.array(Image.open(record["pan_seg_file_name"]), np.int64), -1, 0)
+        keys = ("id", "category_id", "isthing")
+        # A crowd is no prediction: panopticapi ignores it in the ground truth.
+        segments = [{k: s[k] for k in keys} for s in record["segments_info"] if not s["iscrowd"]]
+        ids = r + 256 * g + 65536 * b
+        ids[~np.isin(ids, [s["id"] for s in segments])] = 0
+        evaluator.process([record], [{"panoptic_seg": (torch.from_numpy(ids), segments)}])
+    assert evaluator.evaluate()["panoptic_seg"]["PQ"] == pytest.approx(100.0)
+
+
+def test_metadata_is_one_contiguous_space(registered):
+    meta = MetadataCatalog.get(f"{registered}_train")
+    names = [c["name"] for c in SCENES_CATEGORIES]
+    assert meta.thing_classes == meta.stuff_classes == names
+    assert meta.thing_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 7)}
+    assert meta.stuff_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 12)}
+    assert (meta.ignore_label, meta.label_divisor, meta.depth_scale) == (255, 1000, 256.0)
+    assert meta.evaluator_type == "scenes_panoptic"
+
+
+def test_loader_errors_say_how_to_mend(tmp_path):
+    arguments = {
+        "image_root": "", "panoptic_root": "", "how_to_make": "make me",
+        "metadata": panoptic_metadata(SCENES_CATEGORIES),
+    }  # fmt: skip
+    path = tmp_path / "panoptic.json"
+    with pytest.raises(FileNotFoundError, match="panoptic.json.*make me"):
+        load_panoptic_json(str(path), **arguments)
+    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 3}
+    annotation = {"image_id": 1, "file_name": "a.png", "segments_info": []}
+
+    def content(images: list, annotations: list) -> str:
+        path.write_text(json.dumps({"images": images, "annotations": annotations}))
+        return str(path)
+
+    with pytest.raises(ValueError, match="a.png.*image_id 1"):
+        load_panoptic_json(content([], [annotation]), **arguments)
+    with pytest.raises(ValueError, match="no annotations"):
+        load_panoptic_json(content([image], []), **arguments)
+    unknown = {**annotation, "segments_info": [{"id": 1, "category_id": 99}]}
+    with pytest.raises(ValueError, match="category_id 99"):
+        load_panoptic_json(content([image], [unknown]), **arguments)
+    (record,) = load_panoptic_json(content([image], [annotation]), **arguments)
+    assert record["file_name"] == "a.jpg" and "depth_file_name" not in record
+    arguments["image_suffix"] = ".png"
+    (record,) = load_panoptic_json(content([image], [annotation]), **arguments)
+    assert record["file_name"] == "a.png"
+    with pytest.raises(ValueError, match="unique"):
+        panoptic_metadata([])
+
+
+def test_script_writes_both_splits(tmp_path, monkeypatch, caplog):
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["prepare_scenes.py", "--root", str(tmp_path), *arguments])
+        runpy.run_path(str(ROOT / "tools" / "prepare_scenes.py"), run_name="__main__")
+
+    small = ("--train", "3", "--val", "2", "--workers", "1")
+    with caplog.at_level("INFO"):
+        run(*small)
+    assert "pictures/s" in caplog.text
+    assert len(list((tmp_path / "scenes" / "val").glob("*.png"))) == 2
+    with pytest.raises(SystemExit, match="--overwrite"):
+        run(*small, "--size", "80")
