@@ -42,12 +42,11 @@ def factored_cross_entropy(head_output: Tensor, ids: Tensor, *, void_weight: flo
     head_output = head_output.float()
     num_bits = head_output.shape[1] - 1
     bits, void = head_output[:, :num_bits], head_output[:, num_bits]  # [B, n, H, W], [B, H, W]
-    # log 2 cosh(l) = |l| + log(1 + exp(-2 |l|)), safe for large |l|.
-    magnitude = bits.abs()
-    log_all = (magnitude + F.softplus(-2 * magnitude)).sum(dim=1)  # [B, H, W]
-    # 1 - p(code 0); the clamp bounds the gradient where only code 0 has any mass.
-    not_code_zero = -torch.expm1((-bits.sum(dim=1) - log_all).clamp(max=-1e-6))
-    log_normaliser = torch.logaddexp(void, log_all + not_code_zero.log())
+    # prod 2 cosh(l_b) - exp(-sum l_b) = exp(-sum l_b) (exp(S) - 1), S = sum log(1 + exp(2 l_b)):
+    # nothing cancels, however much of the mass code 0 has. The clamp keeps log(0) away.
+    s = F.softplus(2 * bits).sum(dim=1).clamp(min=1e-30)  # [B, H, W]
+    log_ids = s + torch.log(-torch.expm1(-s)) - bits.sum(dim=1)
+    log_normaliser = torch.logaddexp(void, log_ids)
     true_logit = torch.where(ids == 0, void, (encode_bits(ids, num_bits) * bits).sum(dim=1))
     return _weighted_mean(log_normaliser - true_logit, ids, void_weight)
 

@@ -1,0 +1,1 @@
+"""nn.Modules with explicit, keyword-only arguments; none of them reads a config."""

@@ -1,0 +1,48 @@
+"""The registry of image encoders, and what an image encoder is."""
+
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+IMAGE_ENCODER_REGISTRY = Registry("IMAGE_ENCODER")
+IMAGE_ENCODER_REGISTRY.__doc__ = """
+Image encoders by name (``MODEL.LDMSEG.IMAGE_ENCODER.NAME``): subclasses of ImageEncoder, called with
+``out_channels`` and the keyword arguments in ``MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS``.
+"""
+
+
+class ImageEncoder(nn.Module):
+    """Base class: photos (B, 3, S, S) to a condition (B, out_channels, S / stride, S / stride).
+
+    Photos come normalised by ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD``. A condition whose grid is not
+    the latent's is resized bilinearly by the model.
+    """
+
+    def __init__(self, *, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} does not define forward(images)")
+
+
+def build_image_encoder(name: str, *, out_channels: int, options: dict) -> ImageEncoder:
+    """Build an image encoder by name.
+
+    Args:
+        name: in IMAGE_ENCODER_REGISTRY.
+        out_channels: channels of the condition.
+        options: its further keyword arguments.
+
+    Raises:
+        ValueError: unknown name, or an option that the encoder does not take.
+    """
+    if name not in IMAGE_ENCODER_REGISTRY:
+        known = ", ".join(sorted(key for key, _ in IMAGE_ENCODER_REGISTRY))
+        raise ValueError(f"MODEL.LDMSEG.IMAGE_ENCODER.NAME is {name!r}; known: {known}")
+    try:
+        return IMAGE_ENCODER_REGISTRY.get(name)(out_channels=out_channels, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS {sorted(options)} do not fit {name}: {error}"
+        ) from error

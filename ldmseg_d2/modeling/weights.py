@@ -1,0 +1,167 @@
+"""Reading and loading weight files: strict, without pickle, with errors that say what to do."""
+
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.utils.file_io import PathManager
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+# Keys listed per kind of mismatch before the error message says "and N more".
+MAX_KEYS_SHOWN = 8
+
+
+def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, torch.Tensor]:
+    """Read the weights of one network from a file.
+
+    Args:
+        path: a ``.safetensors`` file, or a ``torch.save`` file such as a training checkpoint; a
+            local path or whatever Detectron2's ``PathManager`` can fetch (``https://...``).
+        prefer_ema: take the averaged weights where a checkpoint has them.
+
+    Returns:
+        State-dict key to CPU tensor, without the ``module.`` that DistributedDataParallel adds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, needs pickle, or holds no weights.
+    """
+    return select_weights(read_checkpoint(path), source=path, prefer_ema=prefer_ema)
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Read all that a weight file holds, onto the CPU.
+
+    Args:
+        path: see :func:`load_weights`.
+
+    Returns:
+        A training checkpoint as it was saved (``model``, ``ema``, ``trainer``, ``iteration``); a
+        file of bare weights as ``{"model": state_dict}``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or needs pickle.
+    """
+    local_path = Path(PathManager.get_local_path(path))
+    if not local_path.is_file():
+        raise FileNotFoundError(f"No weights at {path!r}: there is no such file.")
+    if local_path.suffix == ".safetensors":
+        try:
+            return {"model": load_file(local_path)}
+        except SafetensorError as error:
+            raise ValueError(f"{path!r} is not a readable safetensors file: {error}") from error
+    try:
+        content = torch.load(local_path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path!r} is not a plain torch checkpoint: it needs pickle, which can run any code, "
+            "or it is another kind of file. Convert it to .safetensors where it comes from. "
+            f"torch.load(weights_only=True) says: {str(error).splitlines()[0]}"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path!r} cannot be read; was its copy or download cut short? ({error})"
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path!r} holds a {type(content).__name__}, not a dict of weights.")
+    return content if "model" in content or "ema" in content else {"model": content}
+
+
+def select_weights(
+    checkpoint: dict[str, Any], *, source: str, prefer_ema: bool = True
+) -> dict[str, torch.Tensor]:
+    """Take the weights out of what :func:`read_checkpoint` returned.
+
+    Args:
+        checkpoint: with the key ``model``, ``ema`` or both.
+        source: where it comes from, for the error message.
+        prefer_ema: take the averaged weights where they exist.
+
+    Returns:
+        State-dict key to tensor, without ``module.``.
+
+    Raises:
+        ValueError: something else than tensors is found.
+    """
+    if "ema" in checkpoint and (prefer_ema or "model" not in checkpoint):
+        state = checkpoint["ema"].get("model", checkpoint["ema"])
+    else:
+        state = checkpoint["model"]
+    # torch's AveragedModel keeps its counter beside the weights.
+    state = {key: value for key, value in state.items() if key != "n_averaged"}
+    strangers = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    if strangers or not state:
+        found = f"{strangers[0]!r} is no tensor" if strangers else "it is empty"
+        raise ValueError(f"{source!r} holds no weights of a network: {found}.")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def load_into(
+    module: nn.Module,
+    state: dict[str, torch.Tensor],
+    *,
+    source: str,
+    ignore_missing: tuple[str, ...] = (),
+) -> None:
+    """Copy weights into a network; every key and every shape must fit.
+
+    Args:
+        module: changed in place, and only if everything fits.
+        state: state-dict key to tensor.
+        source: where the weights come from, for the error message.
+        ignore_missing: prefixes of keys that `state` need not have, such as ``"autoencoder."``.
+
+    Raises:
+        ValueError: keys are missing, unknown or of another shape; one message lists them all.
+    """
+    own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    missing = [key for key in own if key not in given and not key.startswith(ignore_missing)]
+    unexpected = [key for key in given if key not in own]
+    misfits = [
+        f"{key} {given[key]}, the model has {own[key]}"
+        for key in given
+        if key in own and given[key] != own[key]
+    ]
+    problems = [
+        _list_keys("missing", [f"{key} {own[key]}" for key in missing]),
+        _list_keys("not in the model", [f"{key} {given[key]}" for key in unexpected]),
+        _list_keys("of another shape", misfits),
+    ]
+    problems = [problem for problem in problems if problem]
+    if problems:
+        raise ValueError(
+            f"The weights in {source!r} do not fit the {type(module).__name__}: "
+            "does the config match the checkpoint?\n" + "\n".join(problems)
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def without_prefixes(
+    state: dict[str, torch.Tensor], prefixes: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Leave out the keys that start with one of `prefixes`.
+
+    Example:
+        >>> without_prefixes({"autoencoder.w": 1, "denoiser.w": 2}, ("autoencoder.",))
+        {'denoiser.w': 2}
+    """
+    prefixes = tuple(prefixes)
+    return {key: value for key, value in state.items() if not key.startswith(prefixes)}
+
+
+def _list_keys(kind: str, keys: list[str]) -> str:
+    """One line a key, at most MAX_KEYS_SHOWN of them; nothing where there are none."""
+    if not keys:
+        return ""
+    lines = [f"  {len(keys)} {kind}:", *(f"    {key}" for key in keys[:MAX_KEYS_SHOWN])]
+    if len(keys) > MAX_KEYS_SHOWN:
+        lines.append(f"    and {len(keys) - MAX_KEYS_SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Fixtures that every test may use."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photos and fixtures that lies beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the checkout: real photos and fixtures are not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def reference(shared) -> dict:
+    """Tensors of the parity fixture, and its metadata under "metadata"."""
+    from safetensors import safe_open
+
+    path = shared / "fixtures" / "reference_pipeline.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in ../shared/fixtures")
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        metadata = {
+            key: json.loads(value) if value[:1] in "[{" else value
+            for key, value in file.metadata().items()
+        }
+    return {**tensors, "metadata": metadata}
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """The suite must not fight for cores with itself on a small machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(threads, 2))
+    yield
+    torch.set_num_threads(threads)
