@@ -1,0 +1,243 @@
+"""Configuration keys that LDMSeg adds to Detectron2's defaults.
+
+Every key is listed here with its meaning, unit and allowed values. The defaults are the paper's
+(arXiv 2401.10227) wherever it states one; ``configs/`` holds the small recipes that differ.
+"""
+
+from detectron2.config import CfgNode as CN
+
+ID_ASSIGNMENTS = ("random", "ordered", "positional")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+LOSS_WEIGHTINGS = ("min_snr", "uniform")
+SAMPLERS = ("DDIM", "DDPM")
+RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
+
+
+def add_ldmseg_config(cfg: CN) -> None:
+    """Add LDMSeg's keys to a Detectron2 config, in place.
+
+    Args:
+        cfg: the node that ``detectron2.config.get_cfg()`` returns.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> add_ldmseg_config(cfg)
+        >>> cfg.MODEL.LDMSEG.NUM_BITS
+        7
+    """
+    _add_input_config(cfg)
+    _add_solver_config(cfg)
+    # Photos reach the model as RGB and are normalised to [-1, 1], as Stable Diffusion expects.
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]
+    cfg.MODEL.PIXEL_STD = [127.5, 127.5, 127.5]
+
+    cfg.MODEL.LDMSEG = CN()
+    # Bits of a segment id. 7 bits give ids 1..127 (0 is void), 8 bits 1..255. Allowed: 2..16.
+    cfg.MODEL.LDMSEG.NUM_BITS = 7
+    # How training assigns ids to segments:
+    #   "random":     drawn without replacement for every sample (the paper);
+    #   "ordered":    1..K in raster order of the segments' centroids;
+    #   "positional": Gray-coded bins of the centroid's y and x, see POSITIONAL.
+    cfg.MODEL.LDMSEG.ID_ASSIGNMENT = "random"
+    cfg.MODEL.LDMSEG.POSITIONAL = CN()
+    # Inner edges of the bins of a centroid's y and x, as increasing fractions of the picture's
+    # height and width; 2^bits - 1 edges each. Empty: equal bins. The bits of y are
+    # floor(NUM_BITS / 2), the bits of x are the rest. Quantiles of the training set's centroids
+    # use the codes evenly: `tools/measure_centroids.py` prints them.
+    cfg.MODEL.LDMSEG.POSITIONAL.Y_EDGES = []
+    cfg.MODEL.LDMSEG.POSITIONAL.X_EDGES = []
+    _add_autoencoder_config(cfg)
+    _add_diffusion_config(cfg)
+    _add_postprocess_config(cfg)
+
+
+def _add_input_config(cfg: CN) -> None:
+    # Name in DATASET_MAPPER_REGISTRY; an unknown name raises.
+    cfg.INPUT.DATASET_MAPPER_NAME = "PanopticDatasetMapper"
+    cfg.INPUT.LDMSEG = CN()
+    # Side of the square that the networks see, in pixels; a multiple of the autoencoder's
+    # downsampling and of the denoiser's.
+    cfg.INPUT.LDMSEG.IMAGE_SIZE = 512
+    # "square": resized to IMAGE_SIZE x IMAGE_SIZE without keeping the aspect ratio (the paper);
+    # "longest_side": the longer side becomes IMAGE_SIZE, the model pads the rest with void;
+    # "large_scale_jitter": in training, longest side x a random scale, then a random crop of at
+    #     most IMAGE_SIZE x IMAGE_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
+    cfg.INPUT.LDMSEG.RESIZE = "square"
+    # Range of the random scale of "large_scale_jitter".
+    cfg.INPUT.LDMSEG.JITTER_SCALE = (0.1, 2.0)
+    # Segments with fewer pixels than this (after the resize) become void in training.
+    cfg.INPUT.LDMSEG.MIN_SEGMENT_AREA = 10
+    # Load segment ids at test as well: needed to evaluate reconstruction (stage 1).
+    cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST = False
+
+
+def _add_solver_config(cfg: CN) -> None:
+    # "ADAMW" is the only optimizer; BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS,
+    # MAX_ITER, IMS_PER_BATCH, WARMUP_ITERS and WARMUP_FACTOR keep Detectron2's meaning.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # AdamW's (beta1, beta2).
+    cfg.SOLVER.BETAS = (0.9, 0.999)
+    cfg.SOLVER.BASE_LR = 1e-4
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
+    # Learning-rate multiplier of the image encoder's parameters, where it is trained.
+    cfg.SOLVER.IMAGE_ENCODER_MULTIPLIER = 1.0
+    # "WarmupCosineLR" (the paper) or "WarmupFlatLinearLR": constant for FLAT_FRACTION of
+    # MAX_ITER, then linear to zero. Detectron2's other names work as well.
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
+    cfg.SOLVER.FLAT_FRACTION = 0.6
+    # Clipping. CLIP_TYPE "full_model" clips the norm over all parameters together, which
+    # Detectron2 itself does not offer ("value" and "norm" act on each parameter alone).
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
+    # Mixed precision where AMP.ENABLED: "bfloat16" or "float16" (CUDA only; with loss scaling).
+    cfg.SOLVER.AMP.PRECISION = "bfloat16"
+
+    # Exponential moving average of the weights, in float32: saved, resumed, used for evaluation.
+    cfg.MODEL.EMA = CN()
+    cfg.MODEL.EMA.ENABLED = True
+    cfg.MODEL.EMA.DECAY = 0.9999
+    # Evaluation evaluates the averaged weights where they exist.
+    cfg.MODEL.EMA.EVALUATE = True
+
+    # Pictures a process evaluates at once. Results do not depend on it.
+    cfg.TEST.IMS_PER_BATCH = 1
+    # Evaluate only the first N pictures of a data set; 0: all.
+    cfg.TEST.MAX_IMAGES = 0
+    # Seed of initialisation, data order and noise. Detectron2's -1 (none) breaks exact resume.
+    cfg.SEED = 0
+
+
+def _add_autoencoder_config(cfg: CN) -> None:
+    cfg.MODEL.LDMSEG.AUTOENCODER = ae = CN()
+    # Stage 2 reads the trained autoencoder from here: a checkpoint of LDMSegAutoencoder (.pth) or
+    # safetensors. Empty: random weights, with a warning.
+    ae.WEIGHTS = ""
+    # "conv": the paper's encoder (conv, then [conv, stride-2 conv, SiLU] for each factor 2);
+    # "pixel_unshuffle": space-to-depth by DOWNSAMPLE_FACTOR, then 3x3 convs at low resolution.
+    ae.ENCODER = "conv"
+    # "transposed_conv": NUM_UPSAMPLINGS times [2x2 stride-2 transposed conv, LayerNorm, SiLU], then
+    #     bilinear upsampling of the logits for what is left of DOWNSAMPLE_FACTOR (the paper);
+    # "pixel_shuffle": 3x3 convs at low resolution, then depth-to-space.
+    ae.DECODER = "transposed_conv"
+    # "id_logits": one output channel per id (the paper);
+    # "factored": NUM_BITS bit logits and a void logit; the ids' logits are their fixed +-1 code
+    #     times the bit logits.
+    ae.HEAD = "id_logits"
+    # Picture side over latent side; a power of 2.
+    ae.DOWNSAMPLE_FACTOR = 8
+    # Channels of the latent.
+    ae.LATENT_CHANNELS = 4
+    # "conv": channels after the first conv, doubled at each factor 2.
+    # "pixel_unshuffle": channels of every conv.
+    ae.ENCODER_CHANNELS = 32
+    # Channels of the decoder.
+    ae.DECODER_CHANNELS = 256
+    # "transposed_conv": how many times the decoder doubles the resolution with learnt layers.
+    ae.NUM_UPSAMPLINGS = 2
+    # "pixel_unshuffle", "pixel_shuffle": number of 3x3 convs at low resolution.
+    ae.NUM_LAYERS = 3
+    # Gaussian posterior (mean and log-variance): sampled in training, its mean used after.
+    # False: the encoder gives the latent directly.
+    ae.VARIATIONAL = True
+    # Noise added to the latents in training, in units of each channel's standard deviation:
+    # a decoder that tolerates it tolerates what a diffusion model samples.
+    ae.LATENT_NOISE = 0.0
+    # How latents are scaled for the diffusion model: "fixed" multiplies by SCALING_FACTOR (the
+    # paper); "standardize" subtracts each channel's mean and divides by its standard deviation
+    # (running statistics of stage 1), then multiplies by SCALING_FACTOR.
+    ae.NORMALIZATION = "fixed"
+    ae.SCALING_FACTOR = 0.18215
+    # Losses of stage 1: weights of cross-entropy over ids, binary cross-entropy and dice per
+    # ground-truth segment, and of the KL term (above 1e-5 it badly hurts reconstruction).
+    ae.LOSS = CN()
+    ae.LOSS.CE_WEIGHT = 1.0
+    ae.LOSS.BCE_WEIGHT = 1.0
+    ae.LOSS.DICE_WEIGHT = 1.0
+    ae.LOSS.KL_WEIGHT = 0.0
+    # Weight of void pixels in the cross-entropy; 0: void is left out (the paper).
+    ae.LOSS.VOID_WEIGHT = 0.0
+    # Points per picture, chosen by uncertainty as in PointRend (arXiv 1912.08193): OVERSAMPLE x
+    # NUM_POINTS candidates, the IMPORTANCE_RATIO most uncertain, the rest uniform.
+    # NUM_POINTS 0: the losses see every pixel.
+    ae.LOSS.NUM_POINTS = 12544
+    ae.LOSS.OVERSAMPLE_RATIO = 3.0
+    ae.LOSS.IMPORTANCE_RATIO = 0.75
+    # Train on random square crops of this many pixels (a multiple of DOWNSAMPLE_FACTOR): the
+    # logits of 2^NUM_BITS ids dominate the cost. 0: whole pictures.
+    ae.LOSS.CROP_SIZE = 0
+
+
+def _add_diffusion_config(cfg: CN) -> None:
+    cfg.MODEL.LDMSEG.DIFFUSION = d = CN()
+    # Length T of the forward process and its betas; names as in diffusers.
+    d.NUM_TRAIN_TIMESTEPS = 1000
+    d.BETA_SCHEDULE = "scaled_linear"  # or "linear", "squaredcos_cap_v2"
+    d.BETA_START = 0.00085
+    d.BETA_END = 0.012
+    # Zero SNR at t = T - 1 (arXiv 2305.08891, section 3.1); needs "sample" or "v_prediction".
+    d.RESCALE_BETAS_ZERO_SNR = False
+    # What the network predicts: "epsilon" (the paper), "sample" or "v_prediction".
+    d.PREDICTION_TYPE = "epsilon"
+    # Weight of the squared error at each timestep: "min_snr" (arXiv 2303.09556, for the chosen
+    # PREDICTION_TYPE) or "uniform" (1).
+    d.LOSS_WEIGHTING = "min_snr"
+    d.MIN_SNR_GAMMA = 2.0
+    # Leave latent cells that are mostly void in the ground truth out of the loss.
+    d.MASKED_LOSS = True
+    # Weight of a cross-entropy between the decoded x0 prediction and the ids (pixels that are not
+    # void), beside the squared error of the latents; 0: off (the paper).
+    d.DECODED_LOSS_WEIGHT = 0.0
+    # Feed the previous x0 prediction back (Analog Bits, arXiv 2208.04202): extra input channels,
+    # and in training the probability of a first pass that makes the prediction.
+    d.SELF_CONDITIONING = True
+    d.SELF_CONDITIONING_PROB = 0.5
+
+    cfg.MODEL.LDMSEG.SAMPLER = s = CN()
+    s.NAME = "DDIM"  # or "DDPM"
+    s.NUM_INFERENCE_STEPS = 50
+    s.TIMESTEP_SPACING = "trailing"  # or "leading", "linspace"
+
+    cfg.MODEL.LDMSEG.DENOISER = u = CN()
+    # Arguments of diffusers' UNet2DConditionModel; the defaults are Stable Diffusion 1.x's.
+    # Cross-attention is removed.
+    u.BLOCK_OUT_CHANNELS = [320, 640, 1280, 1280]
+    u.DOWN_BLOCK_TYPES = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    u.UP_BLOCK_TYPES = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    u.LAYERS_PER_BLOCK = 2
+    # diffusers' name for the number of heads, for historical reasons.
+    u.ATTENTION_HEAD_DIM = 8
+    u.NORM_NUM_GROUPS = 32
+    # Name parts of parameters that stay frozen, e.g. ["time_embedding"].
+    u.FREEZE = ["time_embedding"]
+    u.GRADIENT_CHECKPOINTING = False
+
+    cfg.MODEL.LDMSEG.IMAGE_ENCODER = e = CN()
+    # Name in IMAGE_ENCODER_REGISTRY.
+    e.NAME = "ConvImageEncoder"
+    # Channels of the image condition that is concatenated to the denoiser's input.
+    e.OUT_CHANNELS = 4
+    # Frozen: eval mode, no gradient, not in the checkpoint.
+    e.FREEZE = False
+    # Further keyword arguments of that class, in capitals, e.g. for ConvImageEncoder
+    # {WIDTHS: [32, 64, 128, 256], NUM_BLOCKS: 1}; an argument it does not take raises.
+    e.OPTIONS = CN(new_allowed=True)
+
+
+def _add_postprocess_config(cfg: CN) -> None:
+    cfg.MODEL.LDMSEG.POSTPROCESS = p = CN()
+    # The paper's three thresholds. A pixel needs this probability of its id, else it is void;
+    p.MASK_THRESHOLD = 0.5
+    # a segment needs this overlap between its pixels and its own sigmoid mask at 0.5
+    p.OVERLAP_THRESHOLD = 0.5
+    # and at least this many pixels in the full-size picture.
+    p.COUNT_THRESHOLD = 512
+    # Confidence filter before them: ids whose argmax region has a mean top probability below
+    # MIN_SEGMENT_SCORE, or fewer pixels than MIN_SEGMENT_AREA at the decoder's resolution, are
+    # struck out and a second argmax runs over the rest and void. 0: off (the paper).
+    p.MIN_SEGMENT_SCORE = 0.0
+    p.MIN_SEGMENT_AREA = 8

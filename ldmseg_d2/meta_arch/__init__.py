@@ -1,0 +1,6 @@
+"""Meta-architectures. Importing registers them in Detectron2's META_ARCH_REGISTRY."""
+
+from .ldmseg import LDMSeg
+from .mask_autoencoder import LDMSegAutoencoder
+
+__all__ = ["LDMSeg", "LDMSegAutoencoder"]

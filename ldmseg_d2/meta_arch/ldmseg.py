@@ -1,0 +1,275 @@
+"""Stage 2: LDMSeg, the diffusion model that generates a photo's panoptic segmentation."""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from diffusers import SchedulerMixin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import ID_ASSIGNMENTS
+from ..diffusion import diffusion_loss, initial_noise, sample_latents, timestep_loss_weights
+from ..losses import factored_cross_entropy, id_cross_entropy
+from ..modeling.denoiser import Denoiser
+from ..modeling.image_encoder import ImageEncoder
+from ..modeling.mask_autoencoder import MaskAutoencoder
+from ..structures import assign_ids
+from .batching import image_generator, stack_images, stack_segment_ids
+from .build import (
+    FrozenPartsMixin,
+    build_condition_encoder,
+    build_denoiser,
+    build_mask_autoencoder,
+    build_noise_scheduler,
+    load_autoencoder_weights,
+    pixel_statistics,
+    postprocess_arguments,
+)
+from .mask_autoencoder import decode_panoptic
+
+
+@META_ARCH_REGISTRY.register()
+class LDMSeg(FrozenPartsMixin, nn.Module):
+    """Frozen mask autoencoder, image encoder, diffusers UNet and diffusers scheduler."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        autoencoder: MaskAutoencoder,
+        image_encoder: ImageEncoder,
+        denoiser: Denoiser,
+        scheduler: SchedulerMixin,
+        timestep_weights: Tensor,
+        image_size: int,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        id_assignment: str = "random",
+        position_edges: tuple[list[float], list[float]] = ((), ()),
+        num_inference_steps: int = 50,
+        self_conditioning_prob: float = 0.5,
+        masked_loss: bool = True,
+        decoded_loss_weight: float = 0.0,
+        freeze_image_encoder: bool = False,
+        postprocess: dict | None = None,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            autoencoder: trained in stage 1, frozen here.
+            image_encoder: photo to condition.
+            denoiser: predicts what ``scheduler.config.prediction_type`` says.
+            scheduler: forward process in training, sampler at test.
+            timestep_weights: (T,) loss weight of each timestep.
+            image_size: side S of the square that the networks see, pixels.
+            pixel_mean, pixel_std: of the photo's R, G, B.
+            id_assignment: "random", "ordered" or "positional".
+            position_edges: inner bin edges of y and x for "positional"; empty: equal bins.
+            num_inference_steps: of the sampler.
+            self_conditioning_prob: probability of a first pass in training.
+            masked_loss: leave cells that are mostly void out of the loss.
+            decoded_loss_weight: weight of the cross-entropy of the decoded x0 prediction.
+            freeze_image_encoder: keep the image encoder as it is.
+            postprocess: keyword arguments of ``logits_to_panoptic``.
+            seed: of the noise at test, together with the image's id.
+
+        Raises:
+            ValueError: a name that is not known, or sizes that do not fit.
+        """
+        super().__init__()
+        if id_assignment not in ID_ASSIGNMENTS:
+            raise ValueError(
+                f"MODEL.LDMSEG.ID_ASSIGNMENT is {id_assignment!r}; allowed: {ID_ASSIGNMENTS}"
+            )
+        self.latent_size = image_size // autoencoder.downsample_factor
+        if self.latent_size % denoiser.downsample_factor:
+            raise ValueError(
+                f"INPUT.LDMSEG.IMAGE_SIZE {image_size} gives latents of side {self.latent_size}; "
+                f"the denoiser's levels need a multiple of {denoiser.downsample_factor}"
+            )
+        self.autoencoder = autoencoder
+        self.image_encoder = image_encoder
+        self.denoiser = denoiser
+        self.scheduler = scheduler
+        self.image_size = image_size
+        self.id_assignment = id_assignment
+        self.position_edges = position_edges
+        self.num_inference_steps = num_inference_steps
+        self.self_conditioning_prob = self_conditioning_prob
+        self.masked_loss = masked_loss
+        self.decoded_loss_weight = decoded_loss_weight
+        self.postprocess = postprocess or {}
+        self.seed = seed
+        mean, std = pixel_statistics(pixel_mean, pixel_std)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+        self.register_buffer("timestep_weights", timestep_weights, persistent=False)
+        self.freeze_parts(*["autoencoder", *["image_encoder"] * freeze_image_encoder])
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        ldmseg = cfg.MODEL.LDMSEG
+        autoencoder = build_mask_autoencoder(cfg)
+        load_autoencoder_weights(autoencoder, ldmseg.AUTOENCODER.WEIGHTS)
+        scheduler = build_noise_scheduler(cfg)
+        return {
+            "autoencoder": autoencoder,
+            "image_encoder": build_condition_encoder(cfg),
+            "denoiser": build_denoiser(cfg),
+            "scheduler": scheduler,
+            "timestep_weights": timestep_loss_weights(
+                scheduler,
+                weighting=ldmseg.DIFFUSION.LOSS_WEIGHTING,
+                gamma=ldmseg.DIFFUSION.MIN_SNR_GAMMA,
+            ),
+            "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "id_assignment": ldmseg.ID_ASSIGNMENT,
+            "position_edges": (ldmseg.POSITIONAL.Y_EDGES, ldmseg.POSITIONAL.X_EDGES),
+            "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
+            "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
+            "masked_loss": ldmseg.DIFFUSION.MASKED_LOSS,
+            "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
+            "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
+            "postprocess": postprocess_arguments(cfg),
+            "seed": cfg.SEED,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
+        """
+        Args:
+            batched_inputs: a list of dicts, one per picture, with
+
+                * ``image``: uint8 (3, h, w) RGB, h and w at most ``image_size``;
+                * ``height``, ``width``: size of the result (at test);
+                * ``image_id``: seeds the noise at test, together with ``seed`` if given;
+                * ``segment_ids``: int64 (h, w), 0 is void (in training);
+                * ``return_steps``: int, optional at test: decode this many intermediate x0
+                  predictions as well.
+
+        Returns:
+            Training: ``loss_diffusion`` and, where it has a weight, ``loss_decoded``: scalars.
+            Test: a list of dicts with ``panoptic_seg``, see :func:`logits_to_panoptic`, and where
+            asked for ``steps``: dicts with ``timestep`` and ``panoptic_seg``.
+        """
+        images = stack_images(batched_inputs, self.image_size, self.pixel_mean, self.pixel_std)
+        condition = self.encode_images(images)
+        if self.training:
+            return self._training_losses(batched_inputs, condition)
+        return self._inference(batched_inputs, condition)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Condition (B, C', h, w) at the latent's resolution, from photos (B, 3, S, S)."""
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and "image_encoder." not in self.frozen_prefixes
+        ):
+            condition = self.image_encoder(images)
+        if condition.shape[-1] != self.latent_size:
+            condition = F.interpolate(
+                condition, size=(self.latent_size,) * 2, mode="bilinear", align_corners=False
+            )
+        return condition
+
+    @torch.no_grad()
+    def encode_masks(self, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Assign ids and encode them.
+
+        Args:
+            segment_ids: (B, S, S) int64, consecutive ids in each map.
+
+        Returns:
+            Normalised latents (B, C, h, w), and the assigned ids (B, S, S).
+        """
+        ids = assign_ids(
+            segment_ids.to(self.device),
+            num_bits=self.autoencoder.num_bits,
+            method=self.id_assignment,
+            y_edges=self.position_edges[0],
+            x_edges=self.position_edges[1],
+        )
+        return self.autoencoder.normalize(self.autoencoder.encode(ids).mean), ids
+
+    def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
+        segment_ids = stack_segment_ids(
+            batched_inputs, self.image_size, self.autoencoder.num_ids - 1
+        )
+        x0, ids = self.encode_masks(segment_ids)
+        batch = len(x0)
+        t = torch.randint(len(self.timestep_weights), (batch,), device=self.device)
+        chosen = None
+        if self.denoiser.self_conditioning:
+            chosen = torch.rand(batch, device=self.device) < self.self_conditioning_prob
+        valid = None
+        if self.masked_loss:
+            factor = self.autoencoder.downsample_factor
+            valid = F.avg_pool2d((ids != 0).float().unsqueeze(1), factor) >= 0.5  # [B, 1, h, w]
+        result = diffusion_loss(
+            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
+            x0,
+            t,
+            torch.randn_like(x0),
+            scheduler=self.scheduler,
+            weights=self.timestep_weights,
+            valid=valid,
+            self_conditioning_mask=chosen,
+        )
+        losses = {"loss_diffusion": result.loss}
+        if self.decoded_loss_weight > 0:
+            head_output = self.autoencoder.decode(self.autoencoder.denormalize(result.x0))
+            factored = self.autoencoder.head == "factored"
+            cross_entropy = factored_cross_entropy if factored else id_cross_entropy
+            losses["loss_decoded"] = self.decoded_loss_weight * cross_entropy(head_output, ids)
+        return losses
+
+    @torch.no_grad()
+    def _inference(self, batched_inputs: list[dict], condition: Tensor) -> list[dict]:
+        generators = [
+            image_generator(entry.get("seed", self.seed), entry["image_id"], self.device)
+            for entry in batched_inputs
+        ]
+        shape = (self.autoencoder.latent_channels, self.latent_size, self.latent_size)
+        wanted = max(int(entry.get("return_steps", 0)) for entry in batched_inputs)
+        shown = spread_indices(self.num_inference_steps, wanted)
+        steps: list[tuple[int, Tensor]] = []
+
+        def keep_step(i: int, t: int, x0: Tensor) -> None:
+            if i in shown:
+                steps.append((t, x0))
+
+        x0 = sample_latents(
+            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
+            initial_noise(shape, generators),
+            scheduler=self.scheduler,
+            num_inference_steps=self.num_inference_steps,
+            self_conditioning=self.denoiser.self_conditioning,
+            generators=generators,
+            callback=keep_step,
+        )
+        outputs = [{"panoptic_seg": one} for one in self._decode(x0, batched_inputs)]
+        for t, intermediate in steps:
+            decoded = self._decode(intermediate, batched_inputs)
+            for entry, output, one in zip(batched_inputs, outputs, decoded, strict=True):
+                if entry.get("return_steps", 0):
+                    output.setdefault("steps", []).append({"timestep": t, "panoptic_seg": one})
+        return outputs
+
+    def _decode(
+        self, latents: Tensor, batched_inputs: list[dict]
+    ) -> list[tuple[Tensor, list[dict]]]:
+        head_output = self.autoencoder.decode(self.autoencoder.denormalize(latents))
+        return [
+            decode_panoptic(self.autoencoder, one, entry, self.postprocess)
+            for one, entry in zip(head_output, batched_inputs, strict=True)
+        ]
+
+
+def spread_indices(num_steps: int, wanted: int) -> set[int]:
+    """At most ``wanted`` step indices spread over 0..num_steps - 1, the last one among them."""
+    if wanted <= 0:
+        return set()
+    return {round(i) for i in torch.linspace(num_steps - 1, 0, min(wanted, num_steps)).tolist()}

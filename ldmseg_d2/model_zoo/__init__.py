@@ -1,0 +1,104 @@
+"""Shipped configs and small trained weights.
+
+``ldmseg://NAME`` in a config stands for a file of this folder, wherever the package is installed.
+"""
+
+from pathlib import Path
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+from ..config import add_ldmseg_config
+
+_HERE = Path(__file__).parent
+WEIGHTS_PREFIX = "ldmseg://"
+
+
+class _ShippedFileHandler(PathHandler):
+    """Resolves ``ldmseg://NAME`` to a file of this folder."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [WEIGHTS_PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs) -> str:
+        local = _HERE / path[len(WEIGHTS_PREFIX) :]
+        if not local.is_file():
+            shipped = ", ".join(sorted(p.name for p in _HERE.glob("*.safetensors"))) or "none"
+            raise FileNotFoundError(f"{path}: no such shipped file; shipped: {shipped}")
+        return str(local)
+
+    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs):
+        return open(self._get_local_path(path), mode, buffering=buffering)
+
+    def _isfile(self, path: str, **kwargs) -> bool:
+        return (_HERE / path[len(WEIGHTS_PREFIX) :]).is_file()
+
+    def _exists(self, path: str, **kwargs) -> bool:
+        return self._isfile(path)
+
+
+PathManager.register_handler(_ShippedFileHandler(), allow_override=True)
+
+
+def config_root() -> Path:
+    """Folder of the configs: ``configs/`` of a checkout, else the copy inside the package."""
+    checkout = _HERE.parents[1] / "configs"
+    return checkout if checkout.is_dir() else _HERE / "configs"
+
+
+def get_config_file(name: str) -> str:
+    """Path of a shipped config.
+
+    Args:
+        name: relative to ``configs/``, e.g. ``scenes/ldmseg_scenes64.yaml``.
+
+    Raises:
+        FileNotFoundError: no such config; the message lists what there is.
+    """
+    path = config_root() / name
+    if not path.is_file():
+        root = config_root()
+        known = ", ".join(sorted(str(p.relative_to(root)) for p in root.rglob("*.yaml")))
+        raise FileNotFoundError(f"no shipped config {name!r}; there are: {known}")
+    return str(path)
+
+
+def get_config(name: str) -> CfgNode:
+    """A shipped config, ready to change and to build from; arguments of :func:`get_config_file`."""
+    cfg = get_cfg()
+    add_ldmseg_config(cfg)
+    cfg.merge_from_file(get_config_file(name))
+    return cfg
+
+
+def get(name: str, *, device: str = "cpu"):
+    """A shipped model with its trained weights, in eval mode.
+
+    Args:
+        name: config of a shipped model, e.g. ``scenes/ldmseg_scenes64.yaml``.
+        device: a torch device.
+
+    Returns:
+        The META_ARCH; call it with a list of dicts as Detectron2's models are called.
+
+    Example:
+        >>> model = get("scenes/ldmseg_scenes64.yaml")
+        >>> model.training
+        False
+    """
+    # Not at the top: importing the package must not import what only this function needs.
+    from detectron2.modeling import build_model
+
+    from ..modeling.weights import load_into, load_weights
+
+    cfg = get_config(name)
+    cfg.MODEL.DEVICE = device
+    model = build_model(cfg)
+    load_into(
+        model,
+        load_weights(cfg.MODEL.WEIGHTS),
+        source=cfg.MODEL.WEIGHTS,
+        ignore_missing=getattr(model, "frozen_prefixes", ()),
+    )
+    return model.eval()
