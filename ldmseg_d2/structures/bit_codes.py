@@ -49,8 +49,8 @@ def code_matrix(num_bits: int) -> Tensor:
     Returns:
         (2^num_bits - 1, num_bits) float32 in {-1, 1}, least significant bit first.
     """
-    ids = torch.arange(1, 2**num_bits).view(-1, 1, 1)
-    return encode_bits(ids, num_bits)[:, :, 0, 0]
+    ids = torch.arange(1, 2**num_bits).unsqueeze(1)
+    return 2.0 * ((ids >> torch.arange(num_bits)) & 1) - 1
 
 
 def gray_code(values: Tensor) -> Tensor:

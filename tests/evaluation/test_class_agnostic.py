@@ -1,0 +1,282 @@
+"""Class-agnostic PQ: a scene by hand, a naive PQ, panopticapi on files, and invariances."""
+
+import copy
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from panopticapi.evaluation import pq_compute
+
+from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
+from ldmseg_d2.evaluation.class_agnostic import matched_ious
+from ldmseg_d2.evaluation.panoptic_quality import decode_id_map, encode_id_map
+
+from .conftest import as_output, naive_pq, run_evaluator
+
+KEY = "panoptic_class_agnostic"
+SMALL_MAPS = hnp.arrays(np.int64, (9, 11), elements=st.integers(0, 5))
+FIXTURE_OK = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def blocks(rng, size=(24, 32), most=8):
+    """A map of random rectangles over void."""
+    ids = np.zeros(size, np.int64)
+    for value in range(1, rng.integers(1, most) + 1):
+        y, x = rng.integers(0, size[0] - 4), rng.integers(0, size[1] - 4)
+        ids[y : y + rng.integers(4, 16), x : x + rng.integers(4, 20)] = value
+    return ids
+
+
+def evaluate_maps(register, pairs, crowds=None):
+    infos = None
+    if crowds is not None:
+        infos = [
+            [
+                {"id": int(i), "category_id": 7 + 4 * int(i % 2), "iscrowd": int(i in crowd)}
+                for i in np.unique(gt[gt != 0])
+            ]
+            for (gt, _), crowd in zip(pairs, crowds)
+        ]
+    name = register([gt for gt, _ in pairs], infos)
+    return run_evaluator(
+        ClassAgnosticPanopticEvaluator(name), name, [as_output(pred) for _, pred in pairs]
+    )[KEY]
+
+
+def test_hand_drawn_scene(register):
+    # 10 x 10, one row of four segments and a row of void below:
+    #   rows 0-9, columns 0-3: segment 1 (40 px); columns 4-6: 2 (30 px); column 7: 3 (10 px);
+    #   columns 8-9: void (20 px).
+    gt = np.zeros((10, 10), np.int64)
+    gt[:, 0:4], gt[:, 4:7], gt[:, 7] = 1, 2, 3
+    # Prediction: A is columns 0-2 (30 px): IoU with 1 is 30 / 40 = 0.75, a match.
+    #   B is columns 3-7 without the lower half of column 7, and column 8 (void, 10 px):
+    #     10 px of 1, 30 px of 2, 5 px of 3, 10 px of void. Void does not count:
+    #     IoU with 2 is 30 / (45 + 30 - 30) = 0.667, a match.
+    #   C is the lower half of column 7 (5 px): IoU with 3 is 5 / 10 = 0.5, not above 0.5: C is a
+    #     false positive and 3 a miss.
+    #   D is column 9: all void, ignored.
+    pred = np.zeros((10, 10), np.int64)
+    pred[:, 0:3], pred[:, 3:9], pred[5:, 7], pred[:, 9] = 70000, 5, 9, 4
+    result = evaluate_maps(register, [(gt, pred)])
+    assert (result["TP"], result["FP"], result["FN"]) == (2, 1, 1)
+    assert result["SQ"] == pytest.approx(100 * (0.75 + 2 / 3) / 2)
+    assert result["RQ"] == pytest.approx(100 * 2 / (2 + 0.5 + 0.5))
+    assert result["PQ"] == pytest.approx(100 * (0.75 + 2 / 3) / 3)
+    # mIoU takes the best matching at any IoU: 3 with C counts 0.5.
+    assert result["mIoU"] == pytest.approx(100 * (0.75 + 2 / 3 + 0.5) / 3)
+    assert result["segments_per_image"] == 4 and result["gt_segments_per_image"] == 3
+
+
+def test_equals_a_naive_pq_with_crowds(register):
+    rng = np.random.default_rng(0)
+    pairs, crowds = [], []
+    for _ in range(40):
+        gt = blocks(rng)
+        pred = np.where(rng.random(gt.shape) < 0.1, 0, np.roll(gt, rng.integers(0, 5), axis=1))
+        pairs.append((gt, pred * 1000 + (pred != 0)))
+        crowds.append({int(i) for i in np.unique(gt[gt != 0]) if rng.random() < 0.3})
+    result = evaluate_maps(register, pairs, crowds)
+    images = [(gt, pred, crowd) for (gt, pred), crowd in zip(pairs, crowds)]
+    pq, sq, rq, counts = naive_pq(images)
+    assert sum(len(c) > 1 for c in crowds) > 3  # several crowds in one image do occur
+    assert (result["TP"], result["FP"], result["FN"]) == counts and min(counts) > 5
+    np.testing.assert_allclose(
+        [result[k] for k in ("PQ", "SQ", "RQ")], [100 * pq, 100 * sq, 100 * rq]
+    )
+
+
+def test_equals_panopticapi_on_the_written_files(register, tmp_path, caplog):
+    rng = np.random.default_rng(1)
+    maps = [blocks(rng) for _ in range(12)]
+    infos = [[{"id": int(i), "category_id": 11} for i in np.unique(m[m != 0])] for m in maps]
+    name = register(maps, infos)
+    preds = [np.roll(m, 2, axis=0) for m in maps]
+    evaluator = ClassAgnosticPanopticEvaluator(name, str(tmp_path / "out"))
+    with caplog.at_level(logging.INFO):
+        result = run_evaluator(evaluator, name, [as_output(p) for p in preds])[KEY]
+    assert "12 of 12 images" in caplog.text and "| PQ" in caplog.text
+
+    written = tmp_path / "out" / f"{KEY}.json"
+    gt_folder = Path(DatasetCatalog.get(name)[0]["pan_seg_file_name"]).parent
+    gt = json.loads((gt_folder / "gt.json").read_text())
+    pred = json.loads(written.read_text())
+    for annotation in gt["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["category_id"] = 1
+    # panopticapi divides by zero without stuff: one more image, all stuff, and "Things" is ours.
+    for content in (gt, pred):
+        extra = copy.deepcopy(content["annotations"][0])
+        for segment in extra["segments_info"]:
+            segment["category_id"] = 2
+        content["annotations"].append({**extra, "image_id": "extra"})
+        content["categories"] = [{"id": 1, "isthing": 1}, {"id": 2, "isthing": 0}]
+    (tmp_path / "gt.json").write_text(json.dumps(gt))
+    (tmp_path / "pred.json").write_text(json.dumps(pred))
+    expected = pq_compute(
+        str(tmp_path / "gt.json"),
+        str(tmp_path / "pred.json"),
+        gt_folder=str(gt_folder),
+        pred_folder=str(tmp_path / "out" / KEY),
+    )["Things"]
+    for key in ("PQ", "SQ", "RQ"):
+        assert result[key] == pytest.approx(100 * expected[key.lower()], abs=1e-9)
+    assert 0 < result["PQ"] < 100
+    np.testing.assert_array_equal(read_id_png(str(tmp_path / "out" / KEY / "3.png")), preds[3])
+    segments = json.loads(written.read_text())["annotations"][3]["segments_info"]
+    assert all(s["score"] == 0.5 and s["category_id"] == 1 for s in segments)
+
+
+def test_only_processed_images_count_and_empty_ones_are_misses(register, caplog):
+    maps = [np.repeat([[1, 2]], 4, axis=0).repeat(4, axis=1) for _ in range(5)]
+    name = register(maps)
+    outputs = [as_output(maps[0]), as_output(np.zeros_like(maps[0])), {}]
+    with caplog.at_level(logging.INFO):
+        result = run_evaluator(ReconstructionEvaluator(name), name, outputs)["reconstruction"]
+    assert "evaluating 3 of 5 images" in caplog.text
+    assert (result["TP"], result["FP"], result["FN"]) == (2, 0, 4)
+    assert result["PQ"] == pytest.approx(100 * 2 / (2 + 0.5 * 4))
+    assert result["mIoU"] == pytest.approx(100 * 2 / 6)
+
+
+def test_no_segments_at_all_gives_zeros(register):
+    empty = np.zeros((6, 5), np.int64)
+    result = evaluate_maps(register, [(empty, empty), (empty, empty)])
+    assert set(result.values()) == {0} and all(np.isfinite(v) for v in result.values())
+    name = register([empty])
+    assert run_evaluator(ClassAgnosticPanopticEvaluator(name), name, [])[KEY]["PQ"] == 0
+
+
+def test_the_outputs_are_left_as_they_are(register):
+    ids = np.array([[0, 1], [2, 2]])
+    name = register([ids])
+    output = as_output(ids)
+    before = copy.deepcopy(output)
+    run_evaluator(ClassAgnosticPanopticEvaluator(name), name, [output])
+    assert output["panoptic_seg"][1] == before["panoptic_seg"][1]
+    assert torch.equal(output["panoptic_seg"][0], before["panoptic_seg"][0])
+
+
+def test_detectron2s_maps_without_segments_info(register):
+    gt = np.array([[5, 5, 0], [6, 6, 0]])
+    name = register([gt])
+    ids = torch.tensor([[0, 0, -1], [1000, 1000, -1]])  # void is -1
+    evaluator = ClassAgnosticPanopticEvaluator(name)
+    result = run_evaluator(evaluator, name, [{"panoptic_seg": (ids, None)}])
+    assert result[KEY]["PQ"] == 100 and ids[0, 0] == 0
+
+
+def test_errors_say_what_is_wrong(register):
+    gt = np.ones((4, 6), np.int64)
+    name = register([gt])
+    evaluator = ClassAgnosticPanopticEvaluator(name)
+    with pytest.raises(ValueError, match=r"\(6, 4\).*\(4, 6\)"):
+        run_evaluator(evaluator, name, [as_output(gt.T)])
+    with pytest.raises(ValueError, match="16777216"):
+        run_evaluator(evaluator, name, [as_output(gt * 2**24)])
+    with pytest.raises(ValueError, match="no image_id 'x'"):
+        evaluator.process([{"image_id": "x"}], [as_output(gt)])
+    DatasetCatalog.register("no_panoptic", lambda: [{"image_id": 3}])
+    try:
+        with pytest.raises(ValueError, match="pan_seg_file_name"):
+            ClassAgnosticPanopticEvaluator("no_panoptic")
+    finally:
+        DatasetCatalog.remove("no_panoptic")
+
+
+def test_the_pool_of_processes_counts_the_same(register, monkeypatch):
+    rng = np.random.default_rng(3)
+    pairs = [(blocks(rng), blocks(rng)) for _ in range(7)]
+    single = evaluate_maps(register, pairs)
+    monkeypatch.setattr("ldmseg_d2.evaluation.panoptic_quality._POOL_FROM_PIXELS", 0)
+    assert evaluate_maps(register, pairs) == pytest.approx(single)
+
+
+def _evaluate_on_rank(rank, folder, maps, preds):
+    """Runs in a process of its own: half of the images each, and one image on both."""
+    init = f"file://{folder}/rendezvous"
+    torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
+    records = []
+    for index, ids in enumerate(maps):
+        path = Path(folder) / f"{rank}_{index}.png"
+        path.write_bytes(encode_id_map(ids))
+        records.append({"image_id": index, "pan_seg_file_name": str(path)})
+    DatasetCatalog.register("two_ranks", lambda: records)
+    evaluator = ClassAgnosticPanopticEvaluator("two_ranks")
+    for index in range(rank, len(maps), 2) if rank else range(0, len(maps) - 1, 2):
+        evaluator.process([records[index]], [as_output(preds[index])])
+    evaluator.process([records[-1]], [as_output(preds[-1])])
+    result = evaluator.evaluate()
+    (Path(folder) / f"result_{rank}.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(register, tmp_path):
+    rng = np.random.default_rng(4)
+    maps, preds = ([blocks(rng) for _ in range(5)] for _ in range(2))
+    torch.multiprocessing.spawn(_evaluate_on_rank, (str(tmp_path), maps, preds), nprocs=2)
+    result, other = (json.loads((tmp_path / f"result_{r}.json").read_text()) for r in range(2))
+    assert other is None
+    assert result[KEY] == pytest.approx(evaluate_maps(register, list(zip(maps, preds))))
+
+
+def test_hundreds_of_small_images_take_seconds(register):
+    rng = np.random.default_rng(2)
+    maps = [blocks(rng, (64, 64)) for _ in range(300)]
+    name = register(maps)
+    start = time.perf_counter()
+    result = run_evaluator(ClassAgnosticPanopticEvaluator(name), name, [as_output(m) for m in maps])
+    assert result[KEY]["PQ"] == 100
+    assert time.perf_counter() - start < 15  # about 1 s on an idle core
+
+
+@FIXTURE_OK
+@given(gt=SMALL_MAPS)
+def test_ground_truth_against_itself_is_perfect(register, gt):
+    result = evaluate_maps(register, [(gt, gt)])
+    expected = 100 if gt.any() else 0
+    for key in ("PQ", "SQ", "RQ", "mIoU"):
+        assert result[key] == pytest.approx(expected)
+
+
+@FIXTURE_OK
+@given(gt=SMALL_MAPS, pred=SMALL_MAPS, seed=st.integers(0, 2**31))
+def test_predicted_ids_do_not_matter(register, gt, pred, seed):
+    new_ids = np.random.default_rng(seed).choice(2**24 - 1, size=6, replace=False) + 1
+    new_ids[0] = 0
+    result = evaluate_maps(register, [(gt, pred)])
+    assert evaluate_maps(register, [(gt, new_ids[pred])]) == pytest.approx(result)
+
+
+@FIXTURE_OK
+@given(a=SMALL_MAPS, b=SMALL_MAPS)
+def test_is_symmetric_without_void(register, a, b):
+    forward = evaluate_maps(register, [(a + 1, b + 1)])
+    backward = evaluate_maps(register, [(b + 1, a + 1)])
+    assert forward["PQ"] == pytest.approx(backward["PQ"])
+    assert (forward["FP"], forward["FN"]) == (backward["FN"], backward["FP"])
+
+
+@given(ids=hnp.arrays(np.int64, (3, 4), elements=st.integers(0, 2**24 - 1)))
+def test_id_png_round_trip(ids):
+    np.testing.assert_array_equal(decode_id_map(encode_id_map(ids)), ids)
+
+
+def test_matched_ious_is_one_to_one():
+    # Both segments overlap prediction 1 most; the better sum gives 1 to the left segment.
+    gt = np.array([[1, 1, 1, 2]])
+    pred = np.array([[1, 1, 1, 1]])
+    np.testing.assert_allclose(matched_ious(gt, pred, 2), [0.75, 0])
+    np.testing.assert_allclose(matched_ious(gt, pred * 0, 2), [0, 0])
+    assert matched_ious(gt * 0, pred, 0).shape == (0,)

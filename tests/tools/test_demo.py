@@ -1,0 +1,177 @@
+"""The demo's command line, with a tiny model in place of LDMSeg."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from panopticapi.utils import id2rgb
+from PIL import Image
+from torch import nn
+
+TOOL = Path(__file__).parents[2] / "tools" / "demo.py"
+spec = importlib.util.spec_from_file_location("ldmseg_demo_tool", TOOL)
+demo = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(demo)
+
+
+@META_ARCH_REGISTRY.register()
+class LeftAndRight(nn.Module):
+    """Segments every photo into its left and its right half; void at the top."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.size = cfg.INPUT.LDMSEG.IMAGE_SIZE
+        self.seed = cfg.SEED
+
+    def forward(self, batched_inputs):
+        outputs = []
+        for entry in batched_inputs:
+            assert entry["image"].dtype == torch.uint8
+            assert tuple(entry["image"].shape) == (3, self.size, self.size)
+            ids = torch.ones(entry["height"], entry["width"], dtype=torch.int32)
+            ids[:, entry["width"] // 2 :] = 2
+            ids[: entry["height"] // 4] = 0
+            info = [
+                {"id": i, "category_id": 0, "isthing": True, "score": 1.0, "area": 1}
+                for i in (1, 2)
+            ]
+            output = {"panoptic_seg": (ids, info)}
+            if "return_steps" in entry and self.seed != 666:
+                steps = range(entry["return_steps"])
+                output["steps"] = [
+                    {"timestep": 999 - 150 * i, "panoptic_seg": (ids.roll(i, 1), info)}
+                    for i in steps
+                ]
+            outputs.append(output)
+        return outputs
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "MODEL:\n  META_ARCHITECTURE: LeftAndRight\n  DEVICE: cpu\n"
+        "INPUT:\n  LDMSEG:\n    IMAGE_SIZE: 32\n"
+    )
+    return str(path)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, size in (("a.jpg", (64, 48)), ("b.png", (300, 200)), ("overview.png", (64, 64))):
+        Image.effect_noise(size, 60).convert("RGB").save(folder / name)
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What the tool logs; its loggers do not propagate to pytest's handler."""
+    records = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            records.append(record.getMessage())
+
+    handler = Keep()
+    demo.logger.addHandler(handler)
+    yield records
+    demo.logger.removeHandler(handler)
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_a_folder_becomes_pictures_and_an_overview(config, photos, tmp_path, messages):
+    out = tmp_path / "out" / "deep"
+    assert demo.main(["--config-file", config, "--input", str(photos), "--output", str(out)]) == 0
+    names = sorted(p.name for p in out.iterdir())
+    assert names == ["a.png", "b.png", "overview.png", "overview_2.png"]
+    # 64 x 48 is enlarged four times; two of them beside each other.
+    assert 2 * 256 < size_of(out / "a.png")[0] < 2 * 256 + 30
+    assert 2 * 300 < size_of(out / "b.png")[0] < 2 * 300 + 30
+    assert str(out) in messages[-1]
+
+
+def test_steps_add_a_strip_of_six(config, photos, tmp_path):
+    args = ["--config-file", config, "--input", str(photos / "a.jpg"), "--steps"]
+    assert demo.main([*args, "--output", str(tmp_path / "out")]) == 0
+    width, height = size_of(tmp_path / "out" / "a.png")
+    assert width >= 6 * 256 and height > 2 * 192
+    assert not (tmp_path / "out" / "overview.png").exists()
+
+
+def test_bad_files_are_named_and_the_others_go_on(config, photos, tmp_path, messages):
+    (photos / "c.jpg").write_bytes(b"not a photo")
+    out = tmp_path / "out"
+    args = ["--config-file", config, "--output", str(out), "--input", str(photos / "?.*")]
+    assert demo.main([*args, str(tmp_path / "nowhere.jpg")]) == 1
+    assert {p.name for p in out.iterdir()} == {"a.png", "b.png", "overview.png"}
+    assert any("nowhere.jpg" in m for m in messages)
+    assert any("c.jpg" in m and "cannot be read" in m for m in messages)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--input", "{photos}/none*"], "no photo at"),
+        (["--input", "{photos}", "--output", "{photos}/a.jpg"], "a.jpg"),
+        (["--input", "{photos}", "--opts", "INPUT.LDMSEG.IMAGE_SIZ", "3"], "IMAGE_SIZ"),
+        (["--input", "{photos}", "--config-file", "missing.yaml"], "missing.yaml"),
+        (["--dataset", "no_such_data_set"], "no_such_data_set"),
+        (["--input", "{photos}", "--seed", "666", "--steps"], "LeftAndRight has no denoising"),
+        (
+            ["--input", "{photos}", "--opts", "MODEL.META_ARCHITECTURE", "LDMSegAutoencoder"],
+            "demo needs a diffusion model",
+        ),
+    ],
+)
+def test_mistakes_end_with_one_message(config, photos, tmp_path, messages, arguments, message):
+    given = [a.format(photos=photos) for a in arguments]
+    defaults = ["--config-file", config, "--output", str(tmp_path / "out")]
+    assert demo.main([*defaults, *given]) == 1
+    assert any(message in m for m in messages)
+
+
+def test_a_registered_data_set_shows_its_ground_truth(config, photos, tmp_path):
+    ids = np.ones((48, 64), np.int64)
+    ids[:, 30:] = 70000
+    Image.fromarray(id2rgb(ids)).save(tmp_path / "ids.png")
+    record = {
+        "file_name": str(photos / "a.jpg"),
+        "pan_seg_file_name": str(tmp_path / "ids.png"),
+        "image_id": 5,
+        "height": 48,
+        "width": 64,
+    }
+    DatasetCatalog.register("demo_test_set", lambda: [record] * 3)
+    try:
+        args = ["--config-file", config, "--dataset", "demo_test_set", "--num", "2"]
+        assert demo.main([*args, "--output", str(tmp_path / "out")]) == 0
+    finally:
+        DatasetCatalog.remove("demo_test_set")
+        MetadataCatalog.remove("demo_test_set")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a_2.png", "overview.png"}
+    assert size_of(tmp_path / "out" / "a.png")[0] > 3 * 256
+
+
+def test_results_never_overwrite_a_photo(config, photos):
+    before = (photos / "b.png").read_bytes()
+    assert (
+        demo.main(["--config-file", config, "--input", str(photos), "--output", str(photos)]) == 0
+    )
+    assert (photos / "b.png").read_bytes() == before and (photos / "b_2.png").is_file()
+    assert demo.output_paths(["x/a.jpg", "y/a.jpg", "z/a.png"], "z") == [
+        "z/a_2.png",
+        "z/a_3.png",
+        "z/a_4.png",
+    ]
