@@ -1,0 +1,282 @@
+"""Dataset mappers: from a data set's dict to a model's input dict.
+
+The mapper resizes, crops and flips; it never pads. The model pads a batch to a common square.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.utils.registry import Registry
+
+from .panoptic_annotations import (
+    index_segments,
+    join_bytes,
+    keep_segments,
+    read_gray_png,
+    read_id_png,
+    read_photo,
+    split_bytes,
+)
+
+__all__ = [
+    "DATASET_MAPPER_REGISTRY",
+    "PanopticDatasetMapper",
+    "ResizeLongestSide",
+    "build_augmentations",
+    "build_dataset_mapper",
+]
+
+logger = logging.getLogger(__name__)
+
+IGNORE_LABEL = 255
+RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
+# Keys whose content belongs to the photo before the augmentations.
+RAW_ANNOTATIONS = ("segments_info", "annotations")
+FLIPS = ("horizontal", "vertical", "none")
+
+DATASET_MAPPER_REGISTRY = Registry("DATASET_MAPPER")
+DATASET_MAPPER_REGISTRY.__doc__ = """
+Mappers that `cfg.INPUT.DATASET_MAPPER_NAME` may name: called with `(cfg, is_train=bool)`, they
+return a callable from a data set's dict to a model's input dict.
+"""
+
+
+def build_dataset_mapper(cfg: CfgNode, is_train: bool) -> Any:
+    """Builds the mapper that `cfg.INPUT.DATASET_MAPPER_NAME` names.
+
+    Raises:
+        ValueError: if no such mapper is registered; lists those that are.
+    """
+    name = cfg.INPUT.DATASET_MAPPER_NAME
+    if name not in DATASET_MAPPER_REGISTRY:
+        known = sorted(key for key, _ in DATASET_MAPPER_REGISTRY)
+        raise ValueError(
+            f"cfg.INPUT.DATASET_MAPPER_NAME is {name!r}; known mappers are {known}. A mapper of "
+            "your own needs @DATASET_MAPPER_REGISTRY.register() and its module imported"
+        )
+    return DATASET_MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
+
+
+class ResizeLongestSide(T.Augmentation):
+    """Resizes so that the longer side becomes `size` times a random scale, keeping the aspect.
+
+    `T.ResizeScale` does the same, but rounds the shorter side of a long, thin picture to 0 pixels.
+
+    Args:
+        size: pixels of the longer side at scale 1.
+        scale_range: the scale is drawn uniformly from it; (1, 1) draws no random number.
+    """
+
+    def __init__(self, size: int, scale_range: tuple[float, float] = (1.0, 1.0)):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        low, high = self.scale_range
+        longest = self.size * (low if low == high else self._rand_range(low, high))
+        h, w = image.shape[:2]
+        new_h, new_w = (max(1, round(side * longest / max(h, w))) for side in (h, w))
+        return T.ResizeTransform(h, w, new_h, new_w)
+
+
+def build_augmentations(
+    *,
+    image_size: int,
+    resize: str,
+    jitter_scale: tuple[float, float],
+    random_flip: str,
+    is_train: bool,
+) -> list[T.Augmentation]:
+    """Builds Detectron2 augmentations whose result is at most image_size x image_size.
+
+    Args:
+        image_size: pixels.
+        resize: "square", "longest_side" or "large_scale_jitter" (at test: as "longest_side").
+        jitter_scale: range of the scale of "large_scale_jitter".
+        random_flip: "horizontal", "vertical" or "none"; never at test.
+        is_train: False leaves out whatever is random.
+
+    Raises:
+        ValueError: for any other `resize` or `random_flip`.
+    """
+    if resize not in RESIZE_MODES:
+        raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")
+    if random_flip not in FLIPS:
+        raise ValueError(f"INPUT.RANDOM_FLIP is {random_flip!r}, allowed are {FLIPS}")
+    augmentations: list[T.Augmentation] = []
+    if resize == "square":
+        augmentations.append(T.Resize((image_size, image_size)))
+    elif resize == "large_scale_jitter" and is_train:
+        augmentations.append(ResizeLongestSide(image_size, tuple(jitter_scale)))
+        # Not T.FixedSizeCrop: it draws one number for both offsets, so that its crops lie on the
+        # diagonal, and it pads segmentations with 255. RandomCrop keeps smaller sides as they are.
+        augmentations.append(T.RandomCrop("absolute", (image_size, image_size)))
+    else:
+        augmentations.append(ResizeLongestSide(image_size))
+    if is_train and random_flip != "none":
+        vertical = random_flip == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
+    return augmentations
+
+
+@DATASET_MAPPER_REGISTRY.register()
+class PanopticDatasetMapper:
+    """Maps a data set's dict to the input dict of LDMSeg's meta-architectures.
+
+    The dataset dict holds `file_name`; `height` and `width` (else taken from the photo); and, for
+    annotations, `pan_seg_file_name` with `segments_info` (each `id`, `category_id` contiguous, and
+    optionally `isthing`, `iscrowd`; without the list every id above 0 is a thing of category 0),
+    or `sem_seg_file_name` alone; optionally `depth_file_name` with `depth_scale`, the PNG's value
+    per metre. Further keys (`image_id`, `seed`, `known_ids`, ...) are handed on as they are.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str = "RGB",
+        with_annotations: bool,
+        min_segment_area: int = 0,
+    ):
+        """
+        Args:
+            augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
+            image_format: order of the photo's channels, "RGB" or "BGR".
+            with_annotations: read annotations as well.
+            min_segment_area: segments with fewer pixels than this after the augmentations become
+                void; 0 or 1: all that are visible are kept.
+        """
+        if image_format not in ("RGB", "BGR"):
+            raise ValueError(f"INPUT.FORMAT is {image_format!r}, allowed are 'RGB' and 'BGR'")
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.with_annotations = with_annotations
+        self.min_segment_area = min_segment_area
+        logger.info("Augmentations: %s", self.augmentations)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
+        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP and INPUT.LDMSEG."""
+        options = cfg.INPUT.LDMSEG
+        return {
+            "augmentations": build_augmentations(
+                image_size=options.IMAGE_SIZE,
+                resize=options.RESIZE,
+                jitter_scale=options.JITTER_SCALE,
+                random_flip=cfg.INPUT.RANDOM_FLIP,
+                is_train=is_train,
+            ),
+            "image_format": cfg.INPUT.FORMAT,
+            "with_annotations": is_train or options.ANNOTATIONS_AT_TEST,
+            # At test the ground truth stays whole: metrics decide what they leave out.
+            "min_segment_area": options.MIN_SEGMENT_AREA if is_train else 0,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            dataset_dict: see the class; it is not changed.
+
+        Returns:
+            The other keys of `dataset_dict`, and:
+
+            * `image`: uint8 (3, h, w), after the augmentations.
+            * `height`, `width`: the photo's own size in pixels.
+
+            With annotations, at the size of `image`:
+
+            * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
+              below `min_segment_area`, and what the data set leaves unlabelled.
+            * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
+            * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known.
+              Crowds and small segments keep their class here.
+            * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
+
+        Raises:
+            FileNotFoundError: if a file is missing; names it.
+            ValueError: if a file is damaged, sizes differ, or ids and `segments_info` differ.
+        """
+        record = {k: v for k, v in dataset_dict.items() if k not in RAW_ANNOTATIONS}
+        photo = read_photo(record["file_name"], self.image_format)
+        detection_utils.check_image_size(record, photo)
+        aug_input = T.AugInput(photo)
+        transforms = self.augmentations(aug_input)
+        # A copy: flipped and cropped views have strides that torch does not take.
+        record["image"] = torch.from_numpy(np.array(aug_input.image.transpose(2, 0, 1), order="C"))
+        if self.with_annotations:
+            self._add_segments(record, dataset_dict, transforms)
+            if "depth_file_name" in record:
+                record["depth"] = self._load_depth(record, transforms)
+        return record
+
+    def _add_segments(
+        self, record: dict[str, Any], dataset_dict: dict[str, Any], transforms: T.TransformList
+    ) -> None:
+        """Adds `segment_ids`, `segments_info` and `sem_seg`, or `sem_seg` alone."""
+        if "pan_seg_file_name" not in record:
+            record["sem_seg"] = self._load_sem_seg(record, transforms)
+            return
+        path = record["pan_seg_file_name"]
+        id_map = read_id_png(path)
+        _check_size(id_map, record, path)
+        labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
+        labels = _transform_labels(labels, len(segments), transforms)
+        ids, kept = keep_segments(labels, segments, self.min_segment_area)
+        record["segment_ids"] = torch.from_numpy(ids)
+        record["segments_info"] = kept
+        if "segments_info" in dataset_dict:
+            classes = [IGNORE_LABEL, *(int(s["category_id"]) for s in segments)]
+            record["sem_seg"] = torch.from_numpy(np.array(classes, dtype=np.int64)[labels])
+
+    @staticmethod
+    def _load_sem_seg(record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
+        path = record.get("sem_seg_file_name")
+        if path is None:
+            raise ValueError(
+                f"the dataset dict of {record['file_name']} has neither pan_seg_file_name nor "
+                "sem_seg_file_name: training, and cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST, need one"
+            )
+        classes = read_gray_png(path, "semantic PNG")
+        _check_size(classes, record, path)
+        classes = transforms.apply_segmentation(classes.astype(np.uint8))
+        return torch.from_numpy(classes.astype(np.int64))
+
+    @staticmethod
+    def _load_depth(record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
+        path = record["depth_file_name"]
+        if "depth_scale" not in record:
+            raise ValueError(
+                f"the dataset dict of {path} has no depth_scale (the PNG's value per metre); the "
+                "loaders of ldmseg_d2.data take it from the data set's metadata"
+            )
+        values = read_gray_png(path, "depth PNG")
+        _check_size(values, record, path)
+        # Nearest: a mean of a valid and an invalid (0) depth is no depth.
+        values = _transform_labels(values, np.iinfo(np.uint16).max, transforms)
+        return torch.from_numpy((values / record["depth_scale"]).astype(np.float32))
+
+
+def _transform_labels(labels: np.ndarray, largest: int, transforms: T.TransformList) -> np.ndarray:
+    """Applies transforms to a uint8 or int32 map, by nearest and exactly; what they pad is 0."""
+    pixels = labels if labels.dtype == np.uint8 else split_bytes(labels)
+    pixels = transforms.apply_segmentation(pixels)
+    labels = pixels if pixels.ndim == 2 else join_bytes(pixels)
+    return np.where(labels > largest, 0, labels)
+
+
+def _check_size(annotation: np.ndarray, record: dict[str, Any], path: str) -> None:
+    """Raises ValueError unless an annotation has its photo's size."""
+    h, w = annotation.shape[:2]
+    if (h, w) != (record["height"], record["width"]):
+        raise ValueError(
+            f"{path} is {w}x{h} pixels, but its photo {record['file_name']} is "
+            f"{record['width']}x{record['height']}: both must have one size; resize the "
+            "annotation by nearest neighbour, or pair the right files"
+        )

@@ -1,0 +1,124 @@
+"""Registers the data sets that this package knows under DETECTRON2_DATASETS.
+
+COCO and Cityscapes keep the names that Detectron2 itself registers at import.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from .camvid import register_camvid
+from .register_panoptic import panoptic_metadata
+from .scenes import register_scenes
+
+__all__ = ["datasets_root", "load_class_agnostic", "register_all", "register_class_agnostic"]
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+SEGMENT_CATEGORIES = [{"id": 1, "name": "segment", "isthing": 1, "color": [220, 20, 60]}]
+
+
+def datasets_root() -> str:
+    """The folder of all data sets: DETECTRON2_DATASETS, else ./datasets, as in Detectron2."""
+    return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
+
+
+def register_all(root: str, *, overwrite: bool = False) -> None:
+    """Registers scenes, scenes128, CamVid and the class-agnostic COCO sample; reads no file.
+
+    Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
+    `coco_class_agnostic_sample`.
+
+    Args:
+        root: folder that holds the data sets' folders.
+        overwrite: register known names again, under this root; False: leave them as they are.
+    """
+    sample = os.path.join(root, "coco", "class_agnostic")
+    _register(["scenes_train", "scenes_val"], lambda: register_scenes(root), overwrite)
+    _register(
+        ["scenes128_train", "scenes128_val"],
+        lambda: register_scenes(root, name="scenes128"),
+        overwrite,
+    )
+    _register(
+        [f"camvid_panoptic_{split}" for split in ("train", "val", "test")],
+        lambda: register_camvid(root),
+        overwrite,
+    )
+    _register(
+        ["coco_class_agnostic_sample"],
+        lambda: register_class_agnostic(
+            "coco_class_agnostic_sample",
+            image_root=os.path.join(sample, "images"),
+            panoptic_root=os.path.join(sample, "panoptic"),
+        ),
+        overwrite,
+    )
+
+
+def _register(names: list[str], register: Callable[[], None], overwrite: bool) -> None:
+    """Calls `register`, which registers exactly `names`, unless they are registered already."""
+    if overwrite:
+        for name in names:
+            DatasetCatalog.pop(name, None)
+            MetadataCatalog.pop(name, None)
+    if not any(name in DatasetCatalog for name in names):
+        register()
+
+
+def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, Any]]:
+    """Lists photos with id PNGs of the same name, sorted; there are no classes and no JSON.
+
+    Args:
+        image_root: folder of the photos (JPEG or PNG).
+        panoptic_root: folder of the id PNGs (id = R + 256 G + 65536 B, 0 void).
+
+    Returns:
+        Dicts with `file_name`, `image_id` (the name's number where it is one, else the name) and
+        `pan_seg_file_name`.
+
+    Raises:
+        FileNotFoundError: if a folder does not exist or is empty, or a file has no partner.
+    """
+    for folder in (image_root, panoptic_root):
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"{folder} does not exist; expected photos in {image_root} and, with the same "
+                f"names, id PNGs in {panoptic_root}"
+            )
+    photos = {p.stem: p for p in Path(image_root).iterdir() if p.suffix.lower() in PHOTO_SUFFIXES}
+    id_maps = {p.stem: p for p in Path(panoptic_root).glob("*.png")}
+    alone = sorted(photos.keys() ^ id_maps.keys())
+    if alone or not photos:
+        raise FileNotFoundError(
+            f"{image_root} holds {len(photos)} photos and {panoptic_root} {len(id_maps)} PNGs; "
+            f"every one needs a partner of the same name, without one: {alone[:10]}"
+        )
+    return [
+        {
+            "file_name": str(photos[stem]),
+            "image_id": int(stem) if stem.isdigit() else stem,
+            "pan_seg_file_name": str(id_maps[stem]),
+        }
+        for stem in sorted(photos)
+    ]
+
+
+def register_class_agnostic(name: str, *, image_root: str, panoptic_root: str) -> None:
+    """Registers photos and id PNGs without classes, evaluator type "class_agnostic_panoptic".
+
+    Args:
+        name: the name for `cfg.DATASETS`.
+        image_root, panoptic_root: see `load_class_agnostic`.
+    """
+    DatasetCatalog.register(name, lambda: load_class_agnostic(image_root, panoptic_root))
+    MetadataCatalog.get(name).set(
+        image_root=image_root,
+        panoptic_root=panoptic_root,
+        evaluator_type="class_agnostic_panoptic",
+        ignore_label=255,
+        label_divisor=1000,
+        **panoptic_metadata(SEGMENT_CATEGORIES),
+    )

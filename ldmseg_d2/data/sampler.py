@@ -1,0 +1,128 @@
+"""The order of training samples, as a function of the seed and the place in the run.
+
+Detectron2's TrainingSampler draws a new seed for each run and always starts at the beginning:
+https://github.com/facebookresearch/detectron2/blob/a59f0563/detectron2/data/samplers/distributed_sampler.py
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+
+import numpy as np
+import torch
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+__all__ = ["ResumableTrainingSampler", "seeded_rng"]
+
+
+class ResumableTrainingSampler(Sampler):
+    """An infinite stream of `(position, index)`.
+
+    Position p counts the samples of the whole run over all processes. Its index is entry
+    `p % size` of the permutation of epoch `p // size`, and that permutation depends on `seed` and
+    the epoch alone. With B samples an iteration, the i-th global batch is therefore positions
+    i B .. (i + 1) B - 1 whatever the number of processes W: rank r takes every W-th of them,
+    `start + r`, `start + r + W`, ..., as Detectron2's samplers do.
+
+    Example:
+        >>> sampler = ResumableTrainingSampler(3, seed=0, shuffle=False, start=4)
+        >>> stream = iter(sampler)
+        >>> [next(stream) for _ in range(3)]
+        [(4, 1), (5, 2), (6, 0)]
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        start: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ):
+        """
+        Args:
+            size: samples in the data set.
+            seed: of the permutations; at least 0 and the same on every rank.
+            shuffle: False: every epoch is 0..size - 1.
+            start: first position, at no cost however large: iterations done x samples an iteration.
+            rank, world_size: this process among all; from `detectron2.utils.comm` where None.
+
+        Raises:
+            ValueError: if size is not positive, or seed or start negative.
+        """
+        if size <= 0:
+            raise ValueError(f"the data set must hold at least one sample, got size {size}")
+        if seed < 0 or start < 0:
+            raise ValueError(f"seed and start must be at least 0, got {seed} and {start}")
+        self.size = size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.start = start
+        # Asked here and not in __iter__, which may run in a loader's worker process.
+        self.rank = comm.get_rank() if rank is None else rank
+        self.world_size = comm.get_world_size() if world_size is None else world_size
+        self._epoch = -1
+        self._permutation = torch.arange(size)
+
+    def index(self, position: int) -> int:
+        """The sample at a position of the whole run."""
+        epoch, offset = divmod(position, self.size)
+        if self.shuffle and epoch != self._epoch:
+            generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
+            self._permutation = torch.randperm(self.size, generator=generator)
+            self._epoch = epoch
+        return int(self._permutation[offset])
+
+    def shard(self, batch_size: int, worker_id: int, num_workers: int) -> Iterator[tuple[int, int]]:
+        """One worker's part of this rank's stream: batches worker_id, worker_id + num_workers, ...
+
+        A DataLoader takes batches from its workers in turn, so that together they give the order
+        of a single process. Detectron2's ToIterableDataset gives the same order, but steps
+        through batch_size copies of the whole stream in every worker.
+
+        Args:
+            batch_size: this rank's samples an iteration.
+            worker_id, num_workers: of the DataLoader; 0 and 1 without workers.
+        """
+        for batch in count(worker_id, num_workers):
+            for offset in range(batch * batch_size, (batch + 1) * batch_size):
+                position = self.start + self.rank + offset * self.world_size
+                yield position, self.index(position)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return self.shard(1, 0, 1)
+
+
+@contextmanager
+def seeded_rng(seed: int, position: int) -> Iterator[None]:
+    """Seeds the global generators of `random`, numpy and torch (CPU), and restores them after.
+
+    What is drawn inside depends on (seed, position) alone: not on workers, processes or resuming.
+    Detectron2's augmentations draw from numpy's global generator, hence the global seeding; the
+    restoring keeps the model's own draws apart where samples are mapped in the main process.
+
+    Args:
+        seed: of the run, at least 0.
+        position: of the sample in the run, see `ResumableTrainingSampler`.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    mixed = _mix(seed, position)
+    random.seed(mixed)
+    np.random.seed([mixed & 0xFFFFFFFF, mixed >> 32])
+    # Not torch.manual_seed, which would reset the generators of the accelerators, too.
+    torch.default_generator.manual_seed(mixed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _mix(seed: int, number: int) -> int:
+    """Hashes two numbers to one of 63 bits; numpy promises that SeedSequence never changes."""
+    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,170 @@
+"""What is wrong with the data is said at once: which file, what is wrong, how to mend it."""
+
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ldmseg_d2.data import (
+    DATASET_MAPPER_REGISTRY,
+    build_dataset_mapper,
+    build_test_loader,
+    build_train_loader,
+    load_dataset_dicts,
+    register_all,
+)
+from ldmseg_d2.data.panoptic_annotations import index_segments
+
+from .helpers import IDS, id2rgb, tiny_config, tiny_ids, write_png
+from .test_dataset_mapper import plain_mapper
+
+
+def first_record(workers=0):
+    """Maps all of "tiny" through the real loader."""
+    cfg = tiny_config(workers=workers, flip="none")
+    cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST = True
+    return list(build_test_loader(cfg, "tiny"))
+
+
+def expect(error, *words, workers=0):
+    with pytest.raises(error) as info:
+        first_record(workers)
+    for word in words:
+        assert str(word) in str(info.value)
+
+
+# One case with a worker: PyTorch takes 5 s to join a worker that has raised.
+@pytest.mark.parametrize(
+    "folder, workers", [("photos", 0), ("panoptic", 0), ("depth", 0), ("panoptic", 1)]
+)
+def test_missing_file(tiny, folder, workers):
+    path = tiny / folder / "002.png"
+    path.unlink()
+    expect(FileNotFoundError, path, "does not exist", workers=workers)
+
+
+@pytest.mark.parametrize("folder", ["photos", "panoptic", "depth"])
+@pytest.mark.parametrize("keep", [0, 20, 0.5])
+def test_damaged_file(tiny, folder, keep):
+    path = tiny / folder / "002.png"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else keep])
+    expect(ValueError, path, "cannot be read", "damaged")
+
+
+def test_not_a_picture(tiny):
+    (tiny / "photos" / "002.png").write_text("<html>404</html>")
+    expect(ValueError, tiny / "photos" / "002.png", "cannot be read")
+
+
+def test_id_in_json_but_not_in_png(tiny):
+    ids = tiny_ids(2)
+    ids[ids == IDS["dot"]] = 0
+    write_png(tiny / "panoptic" / "002.png", id2rgb(ids))
+    expect(ValueError, tiny / "panoptic" / "002.png", "[16777215] are in segments_info but not")
+
+
+def test_id_in_png_but_not_in_json(tiny):
+    ids = tiny_ids(2)
+    ids[0, 0] = 123
+    write_png(tiny / "panoptic" / "002.png", id2rgb(ids))
+    expect(ValueError, tiny / "panoptic" / "002.png", "[123] are in the PNG but not")
+
+
+def test_json_of_another_data_set(tiny):
+    content = json.loads((tiny / "panoptic.json").read_text())
+    for segment in content["annotations"][0]["segments_info"]:
+        segment["id"] += 1
+    (tiny / "panoptic.json").write_text(json.dumps(content))
+    message = ["does not match its segments_info", "[6, 301, 65537, 70001, 16777216]"]
+    expect(ValueError, *message, "panopticapi")
+
+
+@pytest.mark.parametrize("ids", [[5, 5], [0, 5], [-1, 5]])
+def test_ids_that_cannot_be(ids):
+    infos = [{"id": i, "category_id": 0} for i in ids]
+    with pytest.raises(ValueError, match="x.png.*not positive or not unique"):
+        index_segments(np.full((2, 2), 5, np.int32), infos, "x.png")
+
+
+@pytest.mark.parametrize("array", [np.ones((24, 32), np.uint8), np.ones((24, 32), np.uint16)])
+def test_id_png_of_one_channel(tiny, array):
+    write_png(tiny / "panoptic" / "002.png", array)
+    expect(ValueError, tiny / "panoptic" / "002.png", "expected 'RGB'", "R + 256 G + 65536 B")
+
+
+@pytest.mark.parametrize("folder", ["panoptic", "depth"])
+def test_sizes_differ(tiny, folder):
+    if folder == "panoptic":
+        write_png(tiny / folder / "002.png", id2rgb(tiny_ids(2, width=31)))
+    else:
+        write_png(tiny / folder / "002.png", np.ones((24, 31), np.uint16))
+    expect(ValueError, tiny / folder / "002.png", "31x24", "32x24")
+
+
+def test_photo_differs_from_json(tiny):
+    write_png(tiny / "photos" / "002.png", np.zeros((20, 32, 3), np.uint8))
+    expect(ValueError, tiny / "photos" / "002.png", "(32, 20)", "(32, 24)")
+
+
+def test_training_needs_annotations(tiny):
+    with pytest.raises(ValueError, match="neither pan_seg_file_name nor sem_seg_file_name"):
+        plain_mapper()({"file_name": str(tiny / "photos" / "000.png")})
+
+
+def test_depth_without_scale(tiny):
+    dataset_dict = dict(load_dataset_dicts(["tiny"])[0])
+    assert dataset_dict.pop("depth_scale") == 256.0
+    with pytest.raises(ValueError, match="depth_scale"):
+        plain_mapper()(dataset_dict)
+
+
+def test_unknown_mapper():
+    cfg = tiny_config()
+    cfg.INPUT.DATASET_MAPPER_NAME = "PanopticMapper"
+    with pytest.raises(ValueError, match="'PanopticMapper'.*'PanopticDatasetMapper'"):
+        build_dataset_mapper(cfg, is_train=True)
+    assert "PanopticDatasetMapper" in DATASET_MAPPER_REGISTRY
+
+
+def test_unknown_data_set_names_near_matches():
+    with pytest.raises(ValueError, match="'scene_train' is not registered.*'scenes_train'"):
+        build_train_loader(tiny_config(train="scene_train"))
+    with pytest.raises(ValueError, match="DATASETS.TRAIN"):
+        load_dataset_dicts([])
+
+
+def test_missing_data_sets_say_where_and_how(tmp_path, monkeypatch, catalogs):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    register_all(str(tmp_path), overwrite=True)
+    for name, words in {
+        "scenes_train": ["prepare_scenes.py"],
+        "camvid_panoptic_val": ["prepare_camvid.py", str(tmp_path / "camvid")],
+        "coco_class_agnostic_sample": ["class_agnostic"],
+    }.items():
+        with pytest.raises(FileNotFoundError) as info:
+            load_dataset_dicts([name])
+        for word in [repr(name), f"DETECTRON2_DATASETS={tmp_path}", *words]:
+            assert word in str(info.value)
+
+
+@pytest.mark.parametrize("error", [AssertionError("coco/val2017/1.jpg"), FileNotFoundError("x")])
+def test_detectron2s_own_loaders_are_explained(monkeypatch, catalogs, error):
+    def load():
+        raise error
+
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    DatasetCatalog.pop("coco_2017_val_panoptic", None)
+    DatasetCatalog.register("coco_2017_val_panoptic", load)
+    with pytest.raises(FileNotFoundError) as info:
+        load_dataset_dicts(["coco_2017_val_panoptic"])
+    for word in (str(error), "coco_2017_val_panoptic", "./datasets", "cocodataset.org"):
+        assert word in str(info.value)
+
+
+def test_classes_that_differ(tiny):
+    DatasetCatalog.register("tiny_other", lambda: [])
+    MetadataCatalog.get("tiny_other").set(stuff_classes=["ground"])
+    with pytest.raises(ValueError, match="same classes.*tiny_other: 1 classes"):
+        load_dataset_dicts(["tiny", "tiny_other"])

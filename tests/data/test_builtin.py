@@ -1,0 +1,116 @@
+"""Registered names, and COCO under Detectron2's own name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ldmseg_d2.data import load_dataset_dicts, register_all
+
+from .helpers import id2rgb, tiny_photo, write_png
+from .test_dataset_mapper import plain_mapper
+
+REPO = Path(__file__).parents[2]
+SHARED = REPO.parent / "shared" / "datasets"
+NAMES = [
+    "scenes_train",
+    "scenes_val",
+    "scenes128_train",
+    "scenes128_val",
+    "camvid_panoptic_train",
+    "camvid_panoptic_val",
+    "coco_class_agnostic_sample",
+]
+
+
+def test_import_registers_and_registering_again_changes_nothing(catalogs):
+    before = {name: DatasetCatalog.data[name] for name in NAMES}
+    register_all("/elsewhere")
+    assert all(DatasetCatalog.data[name] is function for name, function in before.items())
+
+
+def test_overwrite_moves_the_root(catalogs):
+    register_all("/first", overwrite=True)
+    register_all("/second", overwrite=True)
+    for name in NAMES:
+        assert MetadataCatalog.get(name).image_root.startswith("/second/")
+        assert MetadataCatalog.get(name).evaluator_type
+    assert MetadataCatalog.get("scenes128_val").panoptic_json.startswith("/second/scenes128/")
+    assert MetadataCatalog.get("camvid_panoptic_val").evaluator_type == "coco_panoptic_seg"
+    assert len(MetadataCatalog.get("camvid_panoptic_val").thing_classes) == 11
+
+
+def test_class_agnostic_folders(tmp_path, catalogs):
+    folder = tmp_path / "coco" / "class_agnostic"
+    ids = np.zeros((6, 8), int)
+    ids[:3], ids[4:] = 70000, 9
+    for stem in ("000000000012", "b"):
+        write_png(folder / "images" / f"{stem}.png", tiny_photo(ids, 0))
+        write_png(folder / "panoptic" / f"{stem}.png", id2rgb(ids))
+    register_all(str(tmp_path), overwrite=True)
+    dicts = load_dataset_dicts(["coco_class_agnostic_sample"])
+    assert [d["image_id"] for d in dicts] == [12, "b"]
+    record = plain_mapper()(dicts[0])
+    assert [s["area"] for s in record["segments_info"]] == [16, 24]
+    assert MetadataCatalog.get("coco_class_agnostic_sample").thing_classes == ["segment"]
+    (folder / "images" / "b.png").unlink()
+    with pytest.raises(FileNotFoundError, match="partner.*'b'"):
+        load_dataset_dicts(["coco_class_agnostic_sample"])
+
+
+def test_class_agnostic_sample_maps(catalogs):
+    if not SHARED.is_dir():
+        pytest.skip(f"no data sets at {SHARED}")
+    register_all(str(SHARED), overwrite=True)
+    dicts = load_dataset_dicts(["coco_class_agnostic_sample"])
+    assert len(dicts) == 12
+    for dataset_dict in dicts:
+        record = plain_mapper()(dataset_dict)
+        ids = record["segment_ids"]
+        assert ids.unique().tolist()[-1] == len(record["segments_info"]) > 1
+        assert sum(s["area"] for s in record["segments_info"]) == int((ids > 0).sum())
+
+
+COCO_SCRIPT = """
+import json, torch
+from detectron2.evaluation import COCOPanopticEvaluator
+from ldmseg_d2.data import PanopticDatasetMapper, load_dataset_dicts
+name = "coco_2017_val_panoptic"
+mapper = PanopticDatasetMapper(augmentations=[], with_annotations=True)
+evaluator = COCOPanopticEvaluator(name, None)
+evaluator.reset()
+counts = []
+for dataset_dict in load_dataset_dicts([name]):
+    record = mapper(dataset_dict)
+    # Every crowd is void in the ground truth that the mapper gives.
+    crowds = sum(s["iscrowd"] for s in dataset_dict["segments_info"])
+    assert len(record["segments_info"]) + crowds == len(dataset_dict["segments_info"])
+    seg = record["segment_ids"].to(torch.int32)
+    evaluator.process([record], [{"panoptic_seg": (seg, record["segments_info"])}])
+    counts.append(len(record["segments_info"]))
+print(json.dumps({"counts": counts, **evaluator.evaluate()["panoptic_seg"]}))
+"""
+
+
+def test_coco_maps_and_evaluates_under_detectron2s_name():
+    """In a process of its own: Detectron2 reads DETECTRON2_DATASETS when it is imported."""
+    if not (SHARED / "coco").is_dir():
+        pytest.skip(f"no COCO photos at {SHARED / 'coco'}")
+    result = subprocess.run(
+        [sys.executable, "-c", COCO_SCRIPT],
+        env={**os.environ, "DETECTRON2_DATASETS": str(SHARED), "PYTHONPATH": str(REPO)},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads(result.stdout.strip().splitlines()[-1])
+    assert len(metrics["counts"]) == 2 and min(metrics["counts"]) > 5
+    # The ground truth against itself, through the mapper, panopticapi and the JSON.
+    assert metrics["PQ"] == pytest.approx(100.0) and metrics["PQ_st"] == pytest.approx(100.0)
