@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -33,6 +34,14 @@ def reference(shared) -> dict:
             for key, value in file.metadata().items()
         }
     return {**tensors, "metadata": metadata}
+
+
+@pytest.fixture
+def catalogs():
+    """Restores Detectron2's catalogs after a test that registers."""
+    datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    yield
+    DatasetCatalog.data, MetadataCatalog.data = datasets, metadata
 
 
 @pytest.fixture(autouse=True)

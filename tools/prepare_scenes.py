@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Makes the generated scenes: photos, panoptic, semantic and depth maps, as files.
 
-python tools/prepare_scenes.py --train 8000 --val 500
+python tools/prepare_scenes.py --train 16000 --val 500
 """
 
 import argparse
@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--root", default=root, help="folder of all data sets")
     parser.add_argument("--name", default="scenes", help="folder of this one under --root")
     parser.add_argument("--size", type=int, default=64, help="side in pixels, 64 or more")
-    parser.add_argument("--train", type=int, default=8000, help="training pictures")
-    parser.add_argument("--val", type=int, default=500, help="validation pictures")
+    parser.add_argument("--train", type=int, default=16000, help="training pictures; 0: none")
+    parser.add_argument("--val", type=int, default=500, help="validation pictures; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
@@ -38,6 +38,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = os.path.join(args.root, args.name)
     for split, count in (("train", args.train), ("val", args.val)):
+        if not count:
+            continue
         start = time.perf_counter()
         with tqdm(total=count, desc=f"{folder}/{split}", unit="picture") as bar:
             write_scenes(

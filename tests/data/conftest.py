@@ -1,19 +1,9 @@
 """Fixtures: data sets that are registered for one test."""
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-
 from ldmseg_d2.data.datasets.register_panoptic import register_panoptic_dataset
 
 from .helpers import CATEGORIES, write_tiny
-
-
-@pytest.fixture
-def catalogs():
-    """Restores Detectron2's catalogs after a test that registers."""
-    datasets, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    DatasetCatalog.data, MetadataCatalog.data = datasets, metadata
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def register_all(root: str, *, overwrite: bool = False) -> None:
     _register(["scenes_train", "scenes_val"], lambda: register_scenes(root), overwrite)
     _register(
         ["scenes128_train", "scenes128_val"],
-        lambda: register_scenes(root, name="scenes128"),
+        lambda: register_scenes(root, name="scenes128", size=128),
         overwrite,
     )
     _register(

@@ -1,0 +1,168 @@
+"""Checkpoints that leave frozen networks out, load strictly, and survive a kill while saving."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from ldmseg_d2.modeling.weights import (
+    load_into,
+    read_checkpoint,
+    select_weights,
+    without_prefixes,
+)
+
+
+class LDMSegCheckpointer(DetectionCheckpointer):
+    """Saves and loads a model together with whatever else training needs.
+
+    A checkpoint ``NAME.pth`` is a dict of plain values and tensors (``weights_only=True`` reads
+    it): ``model``, ``iteration``, and one key for each of the checkpointables.
+
+    A model with the attribute ``frozen_prefixes`` (a tuple of state-dict prefixes, possibly empty)
+    is saved without the keys under them, and every other key must fit when it is loaded. Models
+    without it, such as Detectron2's own, load as Detectron2 loads them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        prefer_ema: bool = True,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        """
+        Args:
+            model: wrapped in DistributedDataParallel or not.
+            save_dir: a local folder.
+            prefer_ema: where only weights are loaded (no checkpointables), take the averaged ones
+                if the checkpoint has them.
+            save_to_disk: None: in the main process only.
+            checkpointables: objects with ``state_dict`` and ``load_state_dict``.
+        """
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.prefer_ema = prefer_ema
+        self.is_strict = hasattr(self.model, "frozen_prefixes")
+        self.frozen_prefixes = tuple(getattr(self.model, "frozen_prefixes", ()))
+        self._takes_ema = False
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``NAME.pth``, then name it in the file ``last_checkpoint``.
+
+        Both are complete or as they were before, whenever the process is killed.
+
+        Args:
+            name: of the file, without ``.pth``.
+            kwargs: more to save, for instance the iteration.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": without_prefixes(self.model.state_dict(), self.frozen_prefixes)}
+        for key, checkpointable in self.checkpointables.items():
+            data[key] = checkpointable.state_dict()
+        data.update(kwargs)
+        basename = f"{name}.pth"
+        path = os.path.join(self.save_dir, basename)
+        self.logger.info("Saving checkpoint to %s", path)
+        os.makedirs(self.save_dir, exist_ok=True)
+        temporary = f"{path}.tmp"
+        with open(temporary, "wb") as file:
+            torch.save(to_plain(data), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        self.tag_last_checkpoint(basename)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the newest checkpoint in ``last_checkpoint``, in one step."""
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+            file.write(last_filename_basename)
+        os.replace(f"{path}.tmp", path)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights, and the state of the checkpointables.
+
+        Args:
+            path: ``.pth`` or ``.safetensors``, local or whatever Detectron2's PathManager fetches;
+                models without ``frozen_prefixes`` also take Detectron2's ``.pkl``. Empty: nothing
+                is loaded.
+            checkpointables: names of those to load; None: all.
+
+        Returns:
+            What the checkpoint holds besides.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or keys are missing, unknown or of another shape.
+        """
+        if not path:
+            self.logger.info("No weights to load: the model keeps its initial ones.")
+            return {}
+        names = list(self.checkpointables) if checkpointables is None else checkpointables
+        self._takes_ema = self.prefer_ema and not names
+        if not self.is_strict and not path.endswith(".safetensors"):
+            return self._load_as_detectron2(path, names)
+        self.logger.info("Loading %s ...", path)
+        checkpoint = read_checkpoint(path)
+        if self.is_strict:
+            state = select_weights(checkpoint, source=path, prefer_ema=self._takes_ema)
+            load_into(self.model, state, source=path, ignore_missing=self.frozen_prefixes)
+            if self._takes_ema and "ema" in checkpoint:
+                self.logger.info("These are the averaged weights (EMA).")
+        else:
+            self._log_incompatible_keys(self._load_model(checkpoint))
+        for name in names:
+            if name in checkpoint:
+                self.logger.info("Loading %s from %s ...", name, path)
+                self.checkpointables[name].load_state_dict(checkpoint[name])
+            else:
+                self.logger.warning("%s has no %r: it starts anew.", path, name)
+        return {k: v for k, v in checkpoint.items() if k != "model" and k not in names}
+
+    def _load_as_detectron2(self, path: str, names: list[str]) -> dict[str, Any]:
+        """Detectron2's loading, which matches names loosely and only warns of what is missing."""
+        # Detectron2 understands "file.pkl?matching_heuristics=True".
+        if not os.path.isfile(self.path_manager.get_local_path(path.partition("?")[0])):
+            raise FileNotFoundError(f"No weights at {path!r}: there is no such file.")
+        try:
+            return super().load(path, names)
+        finally:
+            # Detectron2 leaves this set after an error, and then refuses the next load.
+            self._parsed_url_during_load = None
+
+    def _torch_load(self, f: str) -> dict[str, Any]:
+        """Read a ``.pth`` for Detectron2's loading; called by its ``_load_file``."""
+        return read_checkpoint(f)
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        """Detectron2's loose loading, of the averaged weights where they are wanted."""
+        if self._takes_ema and "ema" in checkpoint:
+            self.logger.info("These are the averaged weights (EMA).")
+            checkpoint["model"] = dict(select_weights(checkpoint, source="the checkpoint"))
+        return super()._load_model(checkpoint)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn numpy's numbers and arrays into Python's and torch's, at any depth.
+
+    ``torch.load(weights_only=True)`` refuses numpy's.
+
+    Example:
+        >>> to_plain({"lr": np.float64(0.5), "betas": (np.float32(0.5), 1)})
+        {'lr': 0.5, 'betas': (0.5, 1)}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(to_plain(item) for item in value)
+    return value

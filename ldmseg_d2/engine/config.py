@@ -1,0 +1,190 @@
+"""Reading a config file and command-line options, with one clear message for each mistake."""
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog
+
+from ldmseg_d2 import config as ldmseg_config
+
+from .optimizer import CLIP_TYPES, LR_SCHEDULERS
+from .train_step import PRECISIONS
+
+logger = logging.getLogger(__name__)
+
+PACKAGE_ROOT = Path(ldmseg_config.__file__).resolve().parent
+
+# Keys with a fixed set of values: checked before anything is built.
+CHOICES = {
+    "MODEL.LDMSEG.ID_ASSIGNMENT": ldmseg_config.ID_ASSIGNMENTS,
+    "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ldmseg_config.PREDICTION_TYPES,
+    "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ldmseg_config.LOSS_WEIGHTINGS,
+    "MODEL.LDMSEG.SAMPLER.NAME": ldmseg_config.SAMPLERS,
+    "INPUT.LDMSEG.RESIZE": ldmseg_config.RESIZE_MODES,
+    "SOLVER.AMP.PRECISION": tuple(PRECISIONS),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
+    "SOLVER.LR_SCHEDULER_NAME": LR_SCHEDULERS,
+}
+
+
+class ConfigError(ValueError):
+    """A mistake in a config file or in ``KEY VALUE`` options; the message names the key."""
+
+
+def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool = True) -> CfgNode:
+    """Build a config: Detectron2's defaults, LDMSeg's keys, a file, then options.
+
+    Args:
+        config_file: YAML, absolute, or relative to the current folder or to the repository (such
+            as ``configs/...``); or a URL. Empty: defaults only.
+        opts: keys and values in turn, as on the command line.
+        freeze: make the result immutable.
+
+    Returns:
+        The config. ``MODEL.DEVICE`` is ``cpu`` on a machine without CUDA.
+
+    Raises:
+        FileNotFoundError: the file, or one that it inherits from, does not exist.
+        ConfigError: an unknown key or a value that does not fit.
+
+    Example:
+        >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
+        10
+    """
+    cfg = get_cfg()
+    ldmseg_config.add_ldmseg_config(cfg)
+    if config_file:
+        _merge_file(cfg, resolve_config_file(config_file))
+    _merge_options(cfg, list(opts))
+    for key, choices in CHOICES.items():
+        value = _lookup(cfg, key)
+        if value not in choices:
+            raise ConfigError(
+                f"Config key {key} cannot be {value!r}: it must be one of "
+                f"{', '.join(map(repr, choices))}.{_suggest(str(value), choices)}"
+            )
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No CUDA on this machine: MODEL.DEVICE is cpu.")
+        cfg.MODEL.DEVICE = "cpu"
+    if freeze:
+        cfg.freeze()
+    return cfg
+
+
+def resolve_config_file(config_file: str) -> str:
+    """Find a config file from any current folder.
+
+    Args:
+        config_file: see :func:`load_config`.
+
+    Returns:
+        A path that exists, or the URL as it is.
+
+    Raises:
+        FileNotFoundError: it lists where the file was looked for.
+    """
+    if "://" in config_file:
+        return config_file
+    given = Path(config_file).expanduser()
+    # In a checkout, `configs/` is beside the package; once installed, it is in model_zoo.
+    candidates = [given, PACKAGE_ROOT.parent / given, PACKAGE_ROOT / "model_zoo" / given]
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    tried = ", ".join(str(candidate) for candidate in dict.fromkeys(candidates))
+    raise FileNotFoundError(f"There is no config file {config_file!r}; looked at {tried}.")
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Check that the data sets of ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are registered.
+
+    Raises:
+        ConfigError: naming the key, the data set and similar names.
+    """
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog:
+                raise ConfigError(
+                    f"Config key DATASETS.{key}: no data set {name!r} is registered."
+                    f"{_suggest(name, DatasetCatalog.list())}"
+                )
+
+
+def _merge_file(cfg: CfgNode, path: str) -> None:
+    try:
+        cfg.merge_from_file(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Config file {path} inherits from (_BASE_) {error.filename}, which does not exist."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Config file {path} is not valid YAML: {error}") from error
+    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+        raise ConfigError(f"Config file {path}: {_explain(cfg, error)}") from error
+
+
+def _merge_options(cfg: CfgNode, opts: list[str]) -> None:
+    if len(opts) % 2:
+        raise ConfigError(
+            f"Options come in pairs, KEY VALUE, but there are {len(opts)} words: {' '.join(opts)}"
+        )
+    for key, value in zip(opts[::2], opts[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+            raise ConfigError(_explain(cfg, error, key)) from error
+
+
+def _explain(cfg: CfgNode, error: Exception, key: str = "") -> str:
+    """Turn yacs' error about a key or a value into a message for the user."""
+    text = str(error.args[0]) if error.args else str(error)
+    unknown = re.search(r"Non-existent (?:config )?key: (\S+)", text)
+    if unknown:
+        return f"There is no config key {unknown[1]}.{_suggest(unknown[1], _all_keys(cfg))}"
+    mismatch = re.search(r"^Type mismatch .* vs\. (.*)\) for config key: (\S+)", text, re.DOTALL)
+    if mismatch:
+        value, key = mismatch.groups()
+        default = _lookup(cfg, key)
+        if isinstance(default, CfgNode):
+            return f"Config key {key} holds further keys ({', '.join(default)}), not {value!r}."
+        return (
+            f"Config key {key} takes a value of type {type(default).__name__}, such as "
+            f"{default!r}, and not {value!r}."
+        )
+    return f"Config key {key}: {text}" if key else text
+
+
+def _suggest(word: str, choices: Sequence[str]) -> str:
+    """' Did you mean ...?', or nothing where no choice is similar."""
+    # Upper case: most slips in keys are in the last part, some only in case.
+    by_upper = {choice.upper(): choice for choice in choices}
+    close = [word.upper()] if word.upper() in by_upper else []
+    close = close or difflib.get_close_matches(word.upper(), list(by_upper), n=3, cutoff=0.6)
+    if not close:
+        # The right name under a wrong parent.
+        last = word.upper().rsplit(".", 1)[-1]
+        close = [upper for upper in by_upper if upper.rsplit(".", 1)[-1] == last][:3]
+    return f" Did you mean {' or '.join(by_upper[upper] for upper in close)}?" if close else ""
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    return list(_iterate_keys(node, prefix))
+
+
+def _iterate_keys(node: CfgNode, prefix: str) -> Iterator[str]:
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, CfgNode):
+            yield from _iterate_keys(value, f"{prefix}{name}.")
+
+
+def _lookup(cfg: CfgNode, key: str) -> object:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

@@ -1,0 +1,156 @@
+"""Hooks of the trainer: buffers, EMA, checkpoints, evaluation, pictures, writers."""
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from detectron2.engine import HookBase, hooks
+
+from ldmseg_d2.visualization import draw_panoptic, side_by_side
+
+logger = logging.getLogger(__name__)
+
+
+class SyncBuffersHook(HookBase):
+    """Gives all processes the running statistics of the first one, after every step.
+
+    Otherwise each would have those of its own pictures, evaluate differently, and lose them when
+    training is resumed. Frozen networks' buffers and those that are not saved are left alone.
+    """
+
+    def before_train(self) -> None:
+        model = self.trainer.unwrapped_model
+        prefixes = getattr(model, "frozen_prefixes", ())
+        saved = model.state_dict().keys()
+        self._buffers = [
+            buffer
+            for key, buffer in model.named_buffers()
+            if key in saved and not key.startswith(prefixes) and buffer.is_floating_point()
+        ]
+
+    def after_step(self) -> None:
+        if not self._buffers:
+            return
+        # One message for all of them: they are small.
+        flat = torch.cat([buffer.flatten() for buffer in self._buffers])
+        dist.broadcast(flat, src=0)
+        parts = flat.split([buffer.numel() for buffer in self._buffers])
+        for buffer, values in zip(self._buffers, parts):
+            buffer.copy_(values.view_as(buffer))
+
+
+class EMAHook(HookBase):
+    """Updates ``trainer.ema`` after every optimizer step."""
+
+    def after_step(self) -> None:
+        self.trainer.ema.update(self.trainer.unwrapped_model)
+
+
+class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
+    """Detectron2's, which also deletes the oldest checkpoints of the run that it resumes."""
+
+    def before_train(self) -> None:
+        super().before_train()
+        folder = Path(self.checkpointer.save_dir)
+        for path in sorted(folder.glob(f"{self.file_prefix}_*.pth")):
+            number = re.fullmatch(rf"{self.file_prefix}_(\d+)", path.stem)
+            if number and int(number[1]) < self.trainer.start_iter:
+                self.recent_checkpoints.append(str(path))
+
+
+class EvalHook(hooks.EvalHook):
+    """Detectron2's, which does not evaluate after a training that failed in its last iteration."""
+
+    def after_train(self) -> None:
+        self._eval_after_train = self.trainer.iter >= self.trainer.max_iter
+        super().after_train()
+
+
+class WriterHook(hooks.PeriodicWriter):
+    """Detectron2's, which makes its writers when training starts, and writes the first iteration.
+
+    Only then is the first iteration known, which a resumed run's writers need; and writing at once
+    shows that training runs, long before the first `period` is over.
+    """
+
+    def __init__(self, period: int = 20) -> None:
+        """
+        Args:
+            period: iterations between writing.
+        """
+        super().__init__([], period)
+
+    def before_train(self) -> None:
+        self._writers = self.trainer.build_writers()
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self.trainer.start_iter:
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()
+
+
+class VisualizationHook(HookBase):
+    """Puts pictures of the current batch into the event storage: photo | truth | prediction."""
+
+    def __init__(self, period: int, *, max_images: int = 4) -> None:
+        """
+        Args:
+            period: iterations between pictures; 0: none.
+            max_images: from the front of the batch.
+        """
+        self._period = period
+        self._max_images = max_images
+
+    def after_step(self) -> None:
+        if self._period <= 0 or (self.trainer.iter + 1) % self._period != 0:
+            return
+        try:
+            self._put_images()
+        except Exception:
+            # A picture is not worth a training.
+            logger.exception("Drawing pictures failed: no more of them in this training.")
+            self._period = 0
+
+    def _put_images(self) -> None:
+        inputs = []
+        for sample in self.trainer.batch[: self._max_images]:
+            height, width = sample["image"].shape[-2:]
+            # The truth has the size of the photo after augmentation: the prediction shall, too.
+            inputs.append({**sample, "height": height, "width": width})
+        model = self.trainer.evaluation_model
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                outputs = model(inputs)
+        finally:
+            model.train(was_training)
+        for index, (sample, output) in enumerate(zip(inputs, outputs)):
+            picture = draw_sample(sample, output)
+            self.trainer.storage.put_image(f"train/{index}", picture.transpose(2, 0, 1))
+
+
+def draw_sample(sample: dict, output: dict) -> np.ndarray:
+    """Draw a photo beside its ground truth and its prediction, as far as they exist.
+
+    Args:
+        sample: ``image`` (uint8 CHW, RGB) and perhaps ``segment_ids`` (HxW), ``segments_info``.
+        output: perhaps ``panoptic_seg``, (HxW ids, segments_info).
+
+    Returns:
+        uint8, H x (1 to 3 times W) x 3, RGB.
+    """
+    image = sample["image"].permute(1, 2, 0).cpu().numpy()
+    panels = {"photo": image}
+    truth = sample.get("segment_ids")
+    if truth is not None:
+        panels["ground truth"] = draw_panoptic(image, truth, sample.get("segments_info"))
+    if "panoptic_seg" in output:
+        ids, segments_info = output["panoptic_seg"]
+        panels["prediction"] = draw_panoptic(image, ids, segments_info, like=truth)
+    return side_by_side(list(panels.values()), list(panels))

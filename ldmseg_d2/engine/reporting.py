@@ -1,0 +1,82 @@
+"""What a run says about itself: its model's size, its metrics, its results."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+def describe_parameters(model: nn.Module) -> str:
+    """Count the parameters of a model's direct parts, trainable and frozen.
+
+    Example:
+        >>> print(describe_parameters(nn.Sequential(nn.Linear(2, 3))))
+        Sequential, 9 parameters (0 frozen)
+          0 (Linear): 9, 0 frozen
+    """
+    total, frozen = _count(model)
+    lines = [f"{type(model).__name__}, {total:,} parameters ({frozen:,} frozen)"]
+    for name, child in model.named_children():
+        total, frozen = _count(child)
+        if total:
+            lines.append(f"  {name} ({type(child).__name__}): {total:,}, {frozen:,} frozen")
+    return "\n".join(lines)
+
+
+def trim_metrics(path: Path, start_iter: int) -> None:
+    """Remove from a ``metrics.json`` what was written at `start_iter` or after.
+
+    The file keeps its inode, so that a writer that has opened it for appending goes on.
+
+    Args:
+        path: one JSON object a line; need not exist. A line cut short by a kill is removed too.
+        start_iter: the first iteration that will be written again.
+    """
+    if not path.is_file():
+        return
+    with path.open("r+", encoding="utf-8") as file:
+        kept = []
+        for line in file:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if record.get("iteration", -1) < start_iter:
+                kept.append(line if line.endswith("\n") else f"{line}\n")
+        file.seek(0)
+        file.writelines(kept)
+        file.truncate()
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write the results of an evaluation as JSON; numbers that are not finite become null.
+
+    Args:
+        path: its folder is made if need be.
+        results: data set to task to metric to value.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_to_json(results), indent=2)
+    path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def _count(module: nn.Module) -> tuple[int, int]:
+    """Number of parameters, and of those without gradient."""
+    parameters = list(module.parameters())
+    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
+    return sum(p.numel() for p in parameters), frozen
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

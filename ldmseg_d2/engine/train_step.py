@@ -1,0 +1,204 @@
+"""One training step: forward, backward, clipping, optimizer; in any precision."""
+
+import contextlib
+import logging
+import math
+import random
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def amp_dtype(*, enabled: bool, precision: str, device: str) -> torch.dtype | None:
+    """The dtype of mixed precision, checked against the device.
+
+    Args:
+        enabled: ``SOLVER.AMP.ENABLED``.
+        precision: ``SOLVER.AMP.PRECISION``.
+        device: ``MODEL.DEVICE``.
+
+    Returns:
+        None where mixed precision is off.
+
+    Raises:
+        ValueError: an unknown precision, or float16 on a CPU.
+    """
+    if not enabled:
+        return None
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION {precision!r} is unknown: it must be one of "
+            f"{', '.join(PRECISIONS)}."
+        )
+    if not device.startswith("cuda"):
+        if precision == "float16":
+            raise ValueError(
+                f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
+                "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
+            )
+        logger.warning("Mixed precision on a CPU (bfloat16) is often slower than none.")
+    return PRECISIONS[precision]
+
+
+def seed_step(seed: int, iteration: int, rank: int) -> None:
+    """Seed torch (all devices), numpy and Python for one iteration of one process.
+
+    So the random numbers of an iteration do not depend on what ran before it, and a resumed
+    training draws the same ones without saving any generator's state.
+
+    Args:
+        seed: ``cfg.SEED``; below 0: nothing is seeded.
+        iteration: from 0.
+        rank: of this process among all.
+    """
+    if seed < 0:
+        return
+    low, high = np.random.SeedSequence([seed, iteration, rank]).generate_state(2)
+    torch.manual_seed((int(high) << 32 | int(low)) & 0x7FFF_FFFF_FFFF_FFFF)
+    np.random.seed(int(low))
+    random.seed(int(low))
+
+
+class TrainStep(SimpleTrainer):
+    """Detectron2's training step, with mixed precision, clipping by the full norm, and seeds.
+
+    The checks for numbers that are not finite come before the optimizer, on all processes alike,
+    so that the weights of the last good iteration stay as they are.
+
+    Attributes:
+        batch: the inputs of the latest step, for hooks that draw them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        device: str,
+        dtype: torch.dtype | None = None,
+        max_grad_norm: float | None = None,
+        norm_type: float = 2.0,
+        seed: int = -1,
+    ) -> None:
+        """
+        Args:
+            model: maps a list of dicts to a dict of scalar losses; DistributedDataParallel or not.
+            optimizer: over the model's trainable parameters.
+            device: as ``MODEL.DEVICE``.
+            dtype: of mixed precision, None for none; float16 scales the loss.
+            max_grad_norm: larger norms of all gradients together are scaled down to it; None: no
+                clipping.
+            norm_type: which norm, 2 for the Euclidean.
+            seed: see :func:`seed_step`.
+        """
+        # The loader comes with the first iteration's number: see Trainer.
+        super().__init__(model, None, optimizer)
+        self.device_type = torch.device(device).type
+        self.dtype = dtype
+        self.max_grad_norm = max_grad_norm
+        self.norm_type = norm_type
+        self.seed = seed
+        self.batch: list[dict[str, Any]] = []
+        is_float16 = dtype == torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self.device_type) if is_float16 else None
+
+    def run_step(self) -> None:
+        """Do one iteration.
+
+        Raises:
+            FloatingPointError: a loss or the norm of the gradients is not finite; the weights are
+                those of the iteration before.
+        """
+        if not self.model.training:
+            raise RuntimeError("The model was left in eval mode during training.")
+        start = time.perf_counter()
+        self.batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        # After the data: a loader may draw from the same generators.
+        seed_step(self.seed, self.iter, comm.get_rank())
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            losses = self.model(self.batch)
+        total = sum(losses.values())
+        (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
+        self.after_backward()
+        grad_norm = self._clip_gradients()
+        self._check_and_log(losses, grad_norm, data_time)
+        if self.grad_scaler:
+            # Skips the step where the scaled gradients overflowed.
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, optimizer and, with float16, the scale of the loss."""
+        state = super().state_dict()
+        if self.grad_scaler:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a :meth:`state_dict`, also one of another precision."""
+        super().load_state_dict(state_dict)
+        if self.grad_scaler and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device_type, dtype=self.dtype)
+
+    def _clip_gradients(self) -> torch.Tensor:
+        """Scale the gradients down to ``max_grad_norm``; returns their norm before, a scalar."""
+        if self.grad_scaler:
+            self.grad_scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
+        return nn.utils.clip_grad_norm_(parameters, limit, norm_type=self.norm_type)
+
+    def _check_and_log(
+        self, losses: dict[str, torch.Tensor], grad_norm: torch.Tensor, data_time: float
+    ) -> None:
+        """Average the losses over all processes, raise if one is not finite, log them."""
+        names = list(losses)
+        values = torch.stack([losses[name].detach().float() for name in names])
+        if comm.get_world_size() > 1:
+            dist.all_reduce(values)
+            values /= comm.get_world_size()
+        # One copy from the device for all numbers: each copy waits for the device.
+        *numbers, norm = torch.cat([values, grad_norm.detach().float()[None]]).tolist()
+        averages = dict(zip(names, numbers))
+        total = sum(numbers)
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"A loss is not finite at iteration {self.iter}: {averages}. "
+                "The weights of the iteration before are unchanged."
+            )
+        # With float16 overflow is usual now and then: GradScaler skips the step and adapts.
+        if not math.isfinite(norm) and not self.grad_scaler:
+            raise FloatingPointError(
+                f"The gradients' norm is {norm} at iteration {self.iter}, with the losses "
+                f"{averages}. The weights of the iteration before are unchanged."
+            )
+        storage = get_event_storage()
+        storage.put_scalar("total_loss", total)
+        if len(averages) > 1:
+            storage.put_scalars(**averages)
+        storage.put_scalar("data_time", data_time)
+        if math.isfinite(norm):
+            storage.put_scalar("grad_norm", norm)
+        if self.grad_scaler:
+            storage.put_scalar("amp_scale", self.grad_scaler.get_scale(), smoothing_hint=False)

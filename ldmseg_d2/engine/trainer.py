@@ -1,0 +1,277 @@
+"""The trainer: Detectron2's, with exact resume, EMA and training on any device."""
+
+import logging
+import os
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import (
+    CommonMetricPrinter,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+)
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from ldmseg_d2.data.build import build_test_loader, build_train_loader
+from ldmseg_d2.evaluation import build_evaluator
+
+from .checkpointer import LDMSegCheckpointer
+from .ema import ModelEMA
+from .hooks import (
+    EMAHook,
+    EvalHook,
+    PeriodicCheckpointer,
+    SyncBuffersHook,
+    VisualizationHook,
+    WriterHook,
+)
+from .launch import wrap_in_ddp
+from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm
+from .reporting import describe_parameters, trim_metrics, write_results
+from .train_step import TrainStep, amp_dtype
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS_TO_KEEP = 3
+
+
+class Trainer(DefaultTrainer):
+    """Trains any Detectron2 model, on one or several processes, with or without GPUs.
+
+    Example:
+        >>> trainer = Trainer(cfg)  # doctest: +SKIP
+        >>> trainer.resume_or_load(resume=True)  # doctest: +SKIP
+        >>> results = trainer.train()  # doctest: +SKIP
+
+    A training that was stopped and resumed ends, on a CPU bit for bit, with the weights that it
+    would have had: the random numbers and the data of an iteration depend on its number only.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: with LDMSeg's keys, see :func:`ldmseg_d2.config.add_ldmseg_config`.
+
+        Raises:
+            ValueError: the config does not fit the device or the model.
+        """
+        # Not DefaultTrainer's: it would read the data set before the first iteration is known.
+        TrainerBase.__init__(self)
+        for name in ("detectron2", "ldmseg_d2"):
+            if not logging.getLogger(name).isEnabledFor(logging.INFO):
+                setup_logger(name=name)
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        dtype = amp_dtype(
+            enabled=cfg.SOLVER.AMP.ENABLED,
+            precision=cfg.SOLVER.AMP.PRECISION,
+            device=cfg.MODEL.DEVICE,
+        )
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        self.unwrapped_model = model
+        self._trainer = TrainStep(
+            wrap_in_ddp(model, cfg.MODEL.DEVICE),
+            optimizer,
+            device=cfg.MODEL.DEVICE,
+            dtype=dtype,
+            max_grad_norm=full_model_clip_norm(cfg),
+            norm_type=cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE,
+            seed=cfg.SEED,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        # After DistributedDataParallel, which gives all processes the weights of the first.
+        self.ema = ModelEMA(model, decay=cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
+        self.checkpointer = LDMSegCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            trainer=weakref.proxy(self),
+            **({"ema": self.ema} if self.ema else {}),
+        )
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self._last_eval_results: OrderedDict | None = None
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``.
+
+        Args:
+            resume: continue if there is a checkpoint. Otherwise training starts at iteration 0.
+
+        Raises:
+            FileNotFoundError, ValueError: the weights are not there or do not fit.
+        """
+        has_checkpoint = self.checkpointer.has_checkpoint()
+        if resume and not has_checkpoint:
+            logger.info("No checkpoint in %s to resume from.", self.cfg.OUTPUT_DIR)
+        if has_checkpoint and not resume:
+            logger.warning(
+                "%s already holds a training, which this one will overwrite. "
+                "Use --resume to continue it, or another OUTPUT_DIR.",
+                self.cfg.OUTPUT_DIR,
+            )
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and has_checkpoint:
+            self.start_iter = self.iter + 1
+        if self.ema and (not self.start_iter or not self.ema.num_updates):
+            self.ema.reset(self.unwrapped_model)
+        self._build_loader()
+
+    def train(self) -> OrderedDict | None:
+        """Train from ``start_iter`` to ``MAX_ITER``, then evaluate.
+
+        Returns:
+            The results of the last evaluation, see :meth:`test`.
+
+        Raises:
+            FloatingPointError: the loss diverged.
+        """
+        if self.start_iter >= self.max_iter:
+            logger.info("All %d iterations are done: only evaluating.", self.max_iter)
+            return self.test(self.cfg, self.evaluation_model)
+        if self._trainer.data_loader is None:
+            self._build_loader()
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, self._last_eval_results)
+        return self._last_eval_results
+
+    @property
+    def evaluation_model(self) -> nn.Module:
+        """The model to evaluate: the averaged one where it exists and ``EMA.EVALUATE`` is set."""
+        if self.ema and self.ema.num_updates and self.cfg.MODEL.EMA.EVALUATE:
+            return self.ema.module
+        return self.unwrapped_model
+
+    @property
+    def batch(self) -> list[dict[str, Any]]:
+        """The training inputs of the latest iteration."""
+        return self._trainer.batch
+
+    def build_hooks(self) -> list[HookBase]:
+        """The hooks in the order in which they run after a step.
+
+        The averaged weights and the schedule come before the checkpoint that saves them, the
+        checkpoint before the evaluation that may fail, the writers after all they write.
+        """
+        cfg = self.cfg
+        is_main = comm.is_main_process()
+        checkpoints = PeriodicCheckpointer(
+            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=CHECKPOINTS_TO_KEEP
+        )
+        # The hook must not keep the trainer alive.
+        trainer = weakref.proxy(self)
+        return [
+            hooks.IterationTimer(),
+            *([SyncBuffersHook()] if comm.get_world_size() > 1 else []),
+            *([EMAHook()] if self.ema else []),
+            hooks.LRScheduler(),
+            *([checkpoints] if is_main else []),
+            EvalHook(cfg.TEST.EVAL_PERIOD, lambda: trainer._evaluate()),
+            *([VisualizationHook(cfg.VIS_PERIOD), WriterHook()] if is_main else []),
+        ]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Console with time left, ``metrics.json``, TensorBoard.
+
+        A resumed training first removes what was written after the checkpoint it starts from.
+        """
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        metrics = os.path.join(folder, "metrics.json")
+        purge = {}
+        if self.start_iter > 0:
+            trim_metrics(Path(metrics), self.start_iter)
+            purge = {"purge_step": self.start_iter}
+        return [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(metrics),
+            TensorboardXWriter(folder, **purge),
+        ]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build ``MODEL.META_ARCHITECTURE`` and log the size of its parts."""
+        model = build_model(cfg)
+        logger.info("Model: %s", describe_parameters(model))
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
+        """See :func:`ldmseg_d2.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+        """See :func:`ldmseg_d2.engine.optimizer.build_lr_scheduler`."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0):
+        """See :func:`ldmseg_d2.data.build.build_train_loader`."""
+        return build_train_loader(cfg, start_iter=start_iter)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """See :func:`ldmseg_d2.data.build.build_test_loader`."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+    ) -> DatasetEvaluator | DatasetEvaluators:
+        """See :func:`ldmseg_d2.evaluation.build_evaluator`.
+
+        Args:
+            output_folder: None: ``OUTPUT_DIR/inference/DATASET``.
+        """
+        folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return build_evaluator(cfg, dataset_name, folder)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
+        """Evaluate a model on ``DATASETS.TEST``; the main process writes the results as well.
+
+        Args:
+            cfg: the config.
+            model: in either mode.
+            evaluators: one a data set; None: those of :meth:`build_evaluator`.
+
+        Returns:
+            In the main process task to metric to value; for several data sets, one such dict for
+            each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
+
+        """
+        if not cfg.DATASETS.TEST:
+            logger.warning("DATASETS.TEST is empty: there is nothing to evaluate on.")
+            return OrderedDict()
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process() and cfg.OUTPUT_DIR:
+            names = cfg.DATASETS.TEST
+            by_name = results if len(names) > 1 else {names[0]: results}
+            write_results(Path(cfg.OUTPUT_DIR, "inference", "results.json"), by_name)
+        return results
+
+    def _build_loader(self) -> None:
+        self._trainer.reset_data_loader(
+            lambda: self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        )
+
+    def _evaluate(self) -> OrderedDict:
+        """Evaluate; if that fails in the midst of training, save a checkpoint before it stops."""
+        try:
+            self._last_eval_results = self.test(self.cfg, self.evaluation_model)
+        except Exception:
+            if self.iter < self.max_iter:
+                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            raise
+        return self._last_eval_results

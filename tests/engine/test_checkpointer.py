@@ -1,0 +1,233 @@
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.utils import comm
+from safetensors.torch import save_file
+from tiny_model import TinyNet, tiny_config
+from torch import nn
+
+from ldmseg_d2.engine import LDMSegCheckpointer, ModelEMA
+from ldmseg_d2.engine.checkpointer import to_plain
+from ldmseg_d2.modeling.weights import load_into, load_weights
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    return TinyNet(tiny_config(tmp_path))
+
+
+def other_model(tmp_path):
+    torch.manual_seed(1)
+    return TinyNet(tiny_config(tmp_path))
+
+
+def assert_same_weights(ours: nn.Module, theirs: nn.Module, *, but: str = "autoencoder."):
+    expected = theirs.state_dict()
+    for key, value in ours.state_dict().items():
+        assert torch.equal(value, expected[key]) == (not key.startswith(but)), key
+
+
+def save_averaged(model, folder) -> tuple[ModelEMA, str]:
+    """Save a checkpoint whose averaged weights differ from the model's."""
+    ema = ModelEMA(model, decay=0.9)
+    with torch.no_grad():
+        for parameter in ema.module.parameters():
+            if not parameter.requires_grad and parameter.ndim == 1:
+                parameter.add_(1.0)
+    LDMSegCheckpointer(model, str(folder), ema=ema).save("both")
+    return ema, str(folder / "both.pth")
+
+
+def test_frozen_keys_stay_out_and_others_come_back(model, tmp_path):
+    LDMSegCheckpointer(model, str(tmp_path)).save("m", iteration=np.int64(4))
+    saved = torch.load(tmp_path / "m.pth", weights_only=True)
+    assert not any(key.startswith("autoencoder.") for key in saved["model"])
+    assert type(saved["iteration"]) is int
+    other = other_model(tmp_path)
+    rest = LDMSegCheckpointer(other, str(tmp_path)).load(str(tmp_path / "m.pth"))
+    assert rest == {"iteration": 4}
+    assert_same_weights(other, model)
+
+
+def test_safetensors_load(model, tmp_path):
+    path = str(tmp_path / "m.safetensors")
+    save_file({k: v for k, v in model.state_dict().items() if "autoencoder" not in k}, path)
+    other = other_model(tmp_path)
+    LDMSegCheckpointer(other).load(path)
+    assert_same_weights(other, model)
+
+
+@pytest.mark.parametrize("prefer_ema", [True, False])
+def test_weights_alone_are_the_averaged_ones(model, tmp_path, prefer_ema):
+    ema, path = save_averaged(model, tmp_path)
+    other = other_model(tmp_path)
+    LDMSegCheckpointer(other, prefer_ema=prefer_ema).load(path)
+    expected = ema.module if prefer_ema else model
+    assert torch.equal(other.norm.bias, expected.norm.bias)
+    state = load_weights(path, prefer_ema=prefer_ema)
+    assert torch.equal(state["norm.bias"], expected.norm.bias)
+
+
+def test_resuming_loads_both(model, tmp_path):
+    ema, path = save_averaged(model, tmp_path)
+    other = other_model(tmp_path)
+    other_ema = ModelEMA(other, decay=0.9)
+    LDMSegCheckpointer(other, ema=other_ema).load(path)
+    assert torch.equal(other.norm.bias, model.norm.bias)
+    assert torch.equal(other_ema.module.norm.bias, ema.module.norm.bias)
+
+
+def test_all_misfits_are_named_at_once(model):
+    state = model.state_dict()
+    del state["head.bias"]
+    state["head.weight"] = torch.zeros(5, 4, 1, 1)
+    state["stranger"] = torch.zeros(2)
+    before = model.norm.weight.clone()
+    state["norm.weight"] = before + 1
+    with pytest.raises(ValueError) as info:
+        load_into(model, state, source="file.pth", ignore_missing=("autoencoder.",))
+    assert str(info.value) == (
+        "The weights in 'file.pth' do not fit the TinyNet: does the config match the checkpoint?\n"
+        "  1 missing:\n    head.bias (4,)\n"
+        "  1 not in the model:\n    stranger (2,)\n"
+        "  1 of another shape:\n    head.weight (5, 4, 1, 1), the model has (4, 4, 1, 1)"
+    )
+    assert torch.equal(model.norm.weight, before), "nothing is loaded where something misfits"
+
+
+def test_long_lists_are_cut(model):
+    state = {f"stranger.{i}": torch.zeros(1) for i in range(20)}
+    with pytest.raises(ValueError, match="20 not in the model") as info:
+        load_into(model, state | model.state_dict(), source="x")
+    assert "and 12 more" in str(info.value) and "stranger.8" not in str(info.value)
+
+
+def test_missing_frozen_keys_are_allowed_only_by_their_prefix(model):
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("autoencoder.")}
+    load_into(model, state, source="x", ignore_missing=("autoencoder.",))
+    with pytest.raises(ValueError, match="autoencoder.weight"):
+        load_into(model, state, source="x")
+
+
+class NotPlain:
+    pass
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"model": {"a": NotPlain()}}, "needs pickle"),
+        ([1, 2], "holds a list"),
+        ({"model": {}}, "holds no weights"),
+        ({"a": 3}, "'a' is no tensor"),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path, content, message):
+    path = str(tmp_path / "bad.pth")
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=message) as info:
+        load_weights(path)
+    assert path in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors"])
+def test_file_cut_short(tmp_path, model, name):
+    path = tmp_path / name
+    save = torch.save if name.endswith(".pth") else save_file
+    save(model.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="read"):
+        load_weights(str(path))
+
+
+def test_missing_file_is_named(model, tmp_path):
+    path = str(tmp_path / "nowhere.pth")
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        load_weights(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        LDMSegCheckpointer(model).load(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        LDMSegCheckpointer(nn.Linear(1, 1)).load(path)
+
+
+def test_module_prefix_is_stripped(tmp_path, model):
+    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"model": wrapped}, tmp_path / "m.pth")
+    assert load_weights(str(tmp_path / "m.pth")).keys() == model.state_dict().keys()
+
+
+def test_other_models_load_loosely_as_in_detectron2(tmp_path):
+    model, state = nn.Linear(2, 2), {"weight": torch.ones(2, 2), "stranger": torch.ones(1)}
+    torch.save({"model": state}, tmp_path / "m.pth")
+    save_file(state, tmp_path / "m.safetensors")
+    for name in ("m.pth", "m.safetensors"):
+        nn.init.zeros_(model.weight)
+        LDMSegCheckpointer(model).load(str(tmp_path / name))
+        assert model.weight.sum() == 4
+
+
+def test_detectron2_pickles_load_into_other_models_only(tmp_path, model):
+    path = tmp_path / "zoo.pkl"
+    content = {"model": {"weight": np.ones((2, 2), np.float32)}, "__author__": "someone"}
+    path.write_bytes(pickle.dumps(content))
+    linear = nn.Linear(2, 2)
+    for query in ("", "?matching_heuristics=True"):
+        nn.init.zeros_(linear.weight)
+        LDMSegCheckpointer(linear).load(f"{path}{query}")
+        assert linear.weight.sum() == 4
+    with pytest.raises(ValueError, match="needs pickle"):
+        LDMSegCheckpointer(model).load(str(path))
+
+
+def test_empty_path_loads_nothing(model):
+    before = model.head.weight.clone()
+    assert LDMSegCheckpointer(model).load("") == {}
+    assert torch.equal(model.head.weight, before)
+
+
+KILLED_WHILE_SAVING = """
+import os, sys, torch
+from ldmseg_d2.engine import LDMSegCheckpointer
+
+folder = sys.argv[1]
+model = torch.nn.Linear(2, 2)
+model.frozen_prefixes = ()
+checkpointer = LDMSegCheckpointer(model, folder)
+checkpointer.save("model", iteration=1)
+
+def save_half(data, file):
+    file.write(b"half a checkpoint")
+    file.flush()
+    os._exit(9)
+
+torch.save = save_half
+checkpointer.save("model", iteration=2)
+"""
+
+
+def test_kill_while_saving_keeps_the_checkpoint_before(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    process = subprocess.run([sys.executable, "-c", KILLED_WHILE_SAVING, tmp_path], cwd=root)
+    assert process.returncode == 9
+    model = nn.Linear(2, 2)
+    model.frozen_prefixes = ()
+    checkpointer = LDMSegCheckpointer(model, str(tmp_path))
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 1}
+
+
+def test_only_the_main_process_saves(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(comm, "is_main_process", lambda: False)
+    LDMSegCheckpointer(model, str(tmp_path)).save("m")
+    assert not (tmp_path / "m.pth").exists()
+
+
+def test_to_plain():
+    plain = to_plain({"a": [np.float32(0.5), (np.int64(2),)], "b": np.zeros(2)})
+    assert plain["a"] == [0.5, (2,)] and type(plain["a"][1][0]) is int
+    assert torch.equal(plain["b"], torch.zeros(2, dtype=torch.float64))

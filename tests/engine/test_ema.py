@@ -1,0 +1,116 @@
+import copy
+
+import pytest
+import torch
+from tiny_model import TinyNet, tiny_config
+from torch import nn
+
+from ldmseg_d2.engine import ModelEMA
+
+
+def test_average_in_closed_form():
+    """With weights 1, 2, 3, ... the average is the sum of w_i (1 - d_i) prod_{j > i} d_j."""
+    model = nn.Linear(1, 1, bias=False)
+    ema = ModelEMA(model, decay=0.5)
+    decays = [0.0, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 9 / 18, 0.5, 0.5, 0.5]
+    expected = 0.0
+    for i, decay in enumerate(decays):
+        assert ema.current_decay() == pytest.approx(decay)
+        with torch.no_grad():
+            model.weight.fill_(i + 1)
+        ema.update(model)
+        expected = decay * expected + (1 - decay) * (i + 1)
+        assert ema.module.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert ema.num_updates == len(decays)
+
+
+def test_equals_torch_once_warm():
+    model = nn.Linear(3, 2)
+    ema = ModelEMA(model, decay=0.25)
+    ema.update(model)
+    ema.num_updates = 100
+    reference = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.25)
+    )
+    reference.update_parameters(model)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_()
+        ema.update(model)
+        reference.update_parameters(model)
+    for ours, theirs in zip(ema.module.parameters(), reference.module.parameters()):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.fixture
+def tiny_net(tmp_path):
+    return TinyNet(tiny_config(tmp_path))
+
+
+def test_frozen_networks_are_shared_and_not_saved(tiny_net):
+    ema = ModelEMA(tiny_net, decay=0.9)
+    assert ema.module.autoencoder is tiny_net.autoencoder
+    assert ema.module.head is not tiny_net.head
+    before = copy.deepcopy(tiny_net.autoencoder.state_dict())
+    ema.update(tiny_net)
+    for key, value in tiny_net.autoencoder.state_dict().items():
+        assert torch.equal(value, before[key])
+    keys = ema.state_dict()["model"].keys()
+    assert keys == {k for k in tiny_net.state_dict() if not k.startswith("autoencoder.")}
+
+
+def test_is_a_model_in_eval_mode_without_gradients(tiny_net):
+    tiny_net.train()
+    ema = ModelEMA(tiny_net, decay=0.9)
+    assert not ema.module.training and tiny_net.training
+    assert not any(p.requires_grad for p in ema.module.parameters())
+    assert tiny_net.head.weight.requires_grad
+
+
+def test_buffers_follow_the_model(tiny_net):
+    ema = ModelEMA(tiny_net, decay=0.9)
+    tiny_net.running_mean.fill_(7.0)
+    ema.update(tiny_net)
+    tiny_net.running_mean.fill_(8.0)
+    ema.update(tiny_net)
+    assert torch.equal(ema.module.running_mean, tiny_net.running_mean)
+
+
+def test_average_is_float32_whatever_the_model():
+    model = nn.Linear(2, 2).bfloat16()
+    ema = ModelEMA(model, decay=0.9)
+    ema.update(model)
+    ema.update(model)
+    assert ema.module.weight.dtype == torch.float32
+    torch.testing.assert_close(ema.module.weight, model.weight.float())
+
+
+def test_state_round_trip(tiny_net, tmp_path):
+    ema = ModelEMA(tiny_net, decay=0.9)
+    for _ in range(3):
+        with torch.no_grad():
+            tiny_net.head.weight.normal_()
+        ema.update(tiny_net)
+    torch.save(ema.state_dict(), tmp_path / "ema.pth")
+    other = ModelEMA(tiny_net, decay=0.9)
+    other.load_state_dict(torch.load(tmp_path / "ema.pth", weights_only=True))
+    assert other.num_updates == 3
+    for ours, theirs in zip(other.module.parameters(), ema.module.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_reset_starts_again(tiny_net):
+    ema = ModelEMA(tiny_net, decay=0.9)
+    ema.update(tiny_net)
+    with torch.no_grad():
+        tiny_net.head.weight.fill_(5.0)
+    ema.reset(tiny_net)
+    assert ema.num_updates == 0
+    assert torch.equal(ema.module.head.weight, tiny_net.head.weight)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_bad_decay_raises(decay):
+    with pytest.raises(ValueError, match="MODEL.EMA.DECAY"):
+        ModelEMA(nn.Linear(1, 1), decay=decay)

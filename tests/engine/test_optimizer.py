@@ -1,0 +1,213 @@
+import copy
+import math
+
+import pytest
+import torch
+from tiny_model import TinyTrainer, run_trainer, tiny_config
+from torch import nn
+
+from ldmseg_d2.engine import build_lr_scheduler, build_optimizer, load_config
+from ldmseg_d2.engine.optimizer import parameter_groups
+
+
+class ScaleOnly(nn.Module):
+    """A norm that torch does not know, such as RMSNorm before torch 2.4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+
+def small_model() -> nn.Module:
+    model = nn.Module()
+    model.image_encoder = nn.Linear(3, 3)
+    model.denoiser = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm([3, 3]), ScaleOnly())
+    model.frozen = nn.Linear(3, 3).requires_grad_(False)
+    model.tied = model.denoiser[0]
+    return model
+
+
+def make_config(*opts):
+    return load_config(opts=["MODEL.DEVICE", "cpu", *map(str, opts)])
+
+
+def test_groups_by_kind_of_parameter():
+    model = small_model()
+    groups = parameter_groups(
+        model,
+        lr=1.0,
+        weight_decay=0.5,
+        weight_decay_norm=0.25,
+        weight_decay_bias=0.125,
+        image_encoder_multiplier=0.1,
+    )
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    linear, norm, scale = model.denoiser
+    expected = {
+        id(model.image_encoder.weight): (0.1, 0.5),
+        id(model.image_encoder.bias): (0.1, 0.125),
+        id(linear.weight): (1.0, 0.5),
+        id(linear.bias): (1.0, 0.125),
+        id(norm.weight): (1.0, 0.25),
+        id(norm.bias): (1.0, 0.125),
+        id(scale.weight): (1.0, 0.25),
+    }
+    assert found == expected
+    assert sum(len(group["params"]) for group in groups) == len(expected)
+    assert len(groups) == len(set(expected.values()))
+
+
+def test_bias_decays_like_weights_where_none():
+    groups = parameter_groups(
+        nn.Linear(2, 2), lr=1.0, weight_decay=0.5, weight_decay_norm=0.0, weight_decay_bias=None
+    )
+    assert [group["weight_decay"] for group in groups] == [0.5]
+
+
+def test_optimizer_takes_the_config_values():
+    cfg = make_config("SOLVER.BASE_LR", 0.25, "SOLVER.BETAS", "(0.5, 0.75)")
+    optimizer = build_optimizer(cfg, small_model())
+    assert type(optimizer) is torch.optim.AdamW
+    assert optimizer.defaults["betas"] == (0.5, 0.75)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.25}
+
+
+def test_nothing_trainable_raises():
+    with pytest.raises(ValueError, match="no trainable parameter"):
+        build_optimizer(make_config(), nn.Linear(2, 2).requires_grad_(False))
+
+
+def test_unknown_optimizer_raises():
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER 'SGD' is unknown"):
+        build_optimizer(make_config("SOLVER.OPTIMIZER", "SGD"), small_model())
+
+
+@pytest.mark.parametrize("clip_type", ["value", "norm"])
+def test_detectron2_clipping_acts_on_each_parameter(clip_type):
+    cfg = make_config(
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5
+    )
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(cfg, model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    optimizer.step()
+    for parameter in model.parameters():
+        size = parameter.grad.abs().max() if clip_type == "value" else parameter.grad.norm()
+        assert size.item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_full_model_clipping_equals_torch(tmp_path):
+    """One step of the trainer against backward, clip_grad_norm_ and AdamW by hand."""
+    cfg = tiny_config(
+        tmp_path,
+        "SOLVER.MAX_ITER",
+        1,
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+        0.01,
+        "SOLVER.WARMUP_ITERS",
+        0,
+        "DATASETS.TEST",
+        "()",
+        noise=False,
+    )
+    torch.manual_seed(0)
+    trainer = TinyTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    twin = copy.deepcopy(trainer.unwrapped_model)
+    trainer.train()
+
+    optimizer = build_optimizer(cfg, twin)
+    batch = next(TinyTrainer.build_train_loader(cfg))
+    sum(twin(batch).values()).backward()
+    trained = [p for p in twin.parameters() if p.requires_grad]
+    norm = nn.utils.clip_grad_norm_(trained, 0.01)
+    assert norm > 0.01
+    optimizer.step()
+    for ours, theirs in zip(trainer.unwrapped_model.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs)
+    assert trainer.storage.latest()["grad_norm"][0] == pytest.approx(norm.item())
+
+
+def lr_curve(cfg) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(cfg.SOLVER.MAX_ITER):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+COMMON = ["SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_FACTOR", 0.1, "SOLVER.BASE_LR", 2.0]
+
+
+def test_flat_linear_curve():
+    cfg = make_config(
+        *COMMON,
+        "SOLVER.LR_SCHEDULER_NAME",
+        "WarmupFlatLinearLR",
+        "SOLVER.WARMUP_ITERS",
+        4,
+        "SOLVER.FLAT_FRACTION",
+        0.5,
+    )
+    expected = []
+    for i in range(20):
+        if i < 4:
+            expected.append(2.0 * (0.1 + 0.9 * i / 4))
+        elif i <= 10:
+            expected.append(2.0)
+        else:
+            expected.append(2.0 * (20 - i) / 10)
+    assert lr_curve(cfg) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("fraction, expected_last", [(0.0, 2.0 / 20), (1.0, 2.0)])
+def test_flat_linear_limits(fraction, expected_last):
+    cfg = make_config(
+        *COMMON,
+        "SOLVER.LR_SCHEDULER_NAME",
+        "WarmupFlatLinearLR",
+        "SOLVER.WARMUP_ITERS",
+        0,
+        "SOLVER.FLAT_FRACTION",
+        fraction,
+    )
+    rates = lr_curve(cfg)
+    assert rates[0] == pytest.approx(2.0)
+    assert rates[-1] == pytest.approx(expected_last)
+
+
+def test_cosine_curve():
+    cfg = make_config(*COMMON, "SOLVER.WARMUP_ITERS", 0)
+    expected = [1.0 + math.cos(math.pi * i / 20) for i in range(20)]
+    assert lr_curve(cfg) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "must be one of WarmupCosineLR"),
+        ("SOLVER.MAX_ITER", 0, "MAX_ITER must be positive"),
+        ("SOLVER.FLAT_FRACTION", 1.5, "FLAT_FRACTION must be in 0..1"),
+    ],
+)
+def test_bad_schedule_raises(key, value, message):
+    cfg = make_config("SOLVER.LR_SCHEDULER_NAME", "WarmupFlatLinearLR").clone()
+    cfg.defrost()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=message):
+        build_lr_scheduler(cfg, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
+
+
+def test_schedule_follows_the_iteration(tmp_path):
+    cfg = tiny_config(tmp_path, "SOLVER.LR_SCHEDULER_NAME", "WarmupFlatLinearLR")
+    trainer = run_trainer(cfg)
+    # The rate of the last iteration: 1 of the 2.4 iterations of the descent from 0.01 is left.
+    assert trainer.storage.latest()["lr"][0] == pytest.approx(0.01 / 2.4)

@@ -1,0 +1,190 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny_model import DATASET, TinyTrainer, run_trainer, tiny_config
+
+from ldmseg_d2.engine import ConfigError, load_config
+from ldmseg_d2.engine.config import resolve_config_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_tool(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def train_net(monkeypatch):
+    """The tool, with the trainer that needs no data."""
+    tool = load_tool("train_net")
+    monkeypatch.setattr(tool, "Trainer", TinyTrainer)
+    monkeypatch.delenv(tool.TRACEBACK_VARIABLE, raising=False)
+    return tool
+
+
+def tiny_opts(folder: Path, *more: object) -> list[str]:
+    opts = ["MODEL.META_ARCHITECTURE", "TinyNet", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", folder]
+    opts += ["DATASETS.TRAIN", "()", "DATASETS.TEST", f"('{DATASET}',)", "SOLVER.MAX_ITER", 2]
+    opts += ["SOLVER.IMS_PER_BATCH", 2, "SOLVER.WARMUP_ITERS", 0]
+    return [str(opt) for opt in (*opts, *more)]
+
+
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (["SOLVER.MAX_ITERS", "3"], "no config key SOLVER.MAX_ITERS. Did you mean SOLVER.MAX_ITER"),
+        (["MODEL.DECAY", "0.5"], "Did you mean MODEL.EMA.DECAY"),
+        (["solver.max_iter", "3"], "Did you mean SOLVER.MAX_ITER"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER takes a value of type int, such as 40000"),
+        (["SOLVER.BASE_LR", "1"], "SOLVER.BASE_LR takes a value of type float"),
+        (["SOLVER.MAX_ITER"], "Options come in pairs"),
+        (["INPUT.LDMSEG.RESIZE", "squares"], "INPUT.LDMSEG.RESIZE cannot be 'squares'"),
+        (["MODEL.LDMSEG.SAMPLER.NAME", "ddim"], "Did you mean DDIM?"),
+    ],
+)
+def test_bad_option_names_the_key(opts, message):
+    with pytest.raises(ConfigError) as info:
+        load_config(opts=opts)
+    assert message in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("SOLVER:\n  MAX_ITR: 3\n", "no config key SOLVER.MAX_ITR. Did you mean SOLVER.MAX_ITER"),
+        ("SOLVER:\n  MAX_ITER: many\n", "SOLVER.MAX_ITER takes a value of type int"),
+        ("SOLVER: {\n", "is not valid YAML"),
+        ("SOLVER: 3\n", "Config key SOLVER holds further keys (LR_SCHEDULER_NAME"),
+    ],
+)
+def test_bad_file_names_itself_and_the_key(tmp_path, text, message):
+    path = tmp_path / "bad.yaml"
+    path.write_text("VERSION: 2\n" + text)
+    with pytest.raises(ConfigError) as info:
+        load_config(str(path))
+    assert message in str(info.value) and str(path) in str(info.value)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
+        load_config("nowhere.yaml")
+    path = tmp_path / "child.yaml"
+    path.write_text("_BASE_: parent.yaml\n")
+    with pytest.raises(FileNotFoundError, match="child.yaml inherits from .*parent.yaml"):
+        load_config(str(path))
+
+
+def test_config_paths_are_relative_to_the_repository_too(tmp_path, monkeypatch):
+    configs = sorted((ROOT / "configs").rglob("*.yaml"))
+    if not configs:
+        pytest.skip("no configs yet")
+    monkeypatch.chdir(tmp_path)
+    assert Path(resolve_config_file(str(configs[0].relative_to(ROOT)))) == configs[0]
+
+
+def test_trains_resumes_and_evaluates(train_net, tmp_path):
+    train_net.run(tiny_opts(tmp_path))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert (tmp_path / "config.yaml").exists()
+    train_net.run(["--resume", *tiny_opts(tmp_path, "SOLVER.MAX_ITER", 4)])
+    saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 3
+    log = (tmp_path / "log.txt").read_text()
+    assert "ldmseg_d2.engine.trainer INFO: Model: TinyNet" in log
+
+    results = tmp_path / "inference" / "results.json"
+    trained = json.loads(results.read_text())
+    results.unlink()
+    torch.manual_seed(0)
+    train_net.run(["--eval-only", "--resume", *tiny_opts(tmp_path)])
+    evaluated = json.loads(results.read_text())
+    assert evaluated.keys() == trained.keys() == {DATASET}
+    assert evaluated == trained
+
+
+@pytest.mark.parametrize(
+    "opts, message",
+    [
+        (["SOLVER.MAX_ITERS", 3], "no config key SOLVER.MAX_ITERS"),
+        (["DATASETS.TEST", "('tiny_scene',)"], "Did you mean tiny_scenes?"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "No weights at 'nowhere.pth'"),
+        (["MODEL.META_ARCHITECTURE", "NoSuchNet"], "NoSuchNet"),
+        (["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "float16"], "needs a GPU"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_one_message(train_net, tmp_path, capsys, opts, message):
+    with pytest.raises(SystemExit) as info:
+        train_net.run(tiny_opts(tmp_path, *opts))
+    assert info.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and "error: " in error and "Traceback" not in error
+
+
+def test_checkpoint_that_does_not_fit(train_net, tmp_path, capsys):
+    torch.save({"model": {"head.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    for flags in ([], ["--eval-only"]):
+        with pytest.raises(SystemExit) as info:
+            train_net.run([*flags, *tiny_opts(tmp_path, "MODEL.WEIGHTS", tmp_path / "other.pth")])
+        assert info.value.code == 2
+        error = capsys.readouterr().err
+        assert "head.weight (1,), the model has (4, 4, 1, 1)" in error
+        assert "does the config match the checkpoint?" in error
+
+
+def test_errors_of_training_keep_their_traceback(train_net, tmp_path, monkeypatch):
+    def run_step(self):
+        raise ValueError("in the midst of training")
+
+    monkeypatch.setattr(TinyTrainer, "run_step", run_step)
+    with pytest.raises(ValueError, match="in the midst of training"):
+        train_net.run(tiny_opts(tmp_path))
+    assert "Traceback" in (tmp_path / "log.txt").read_text()
+
+
+def test_command_line_shows_one_message():
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "SOLVER.MAX_ITERS", "3"]
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
+    assert process.returncode == 2
+    assert "train_net.py: error: There is no config key SOLVER.MAX_ITERS." in process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_export_weights(tmp_path, capsys, use_ema):
+    tool = load_tool("export_weights")
+    trainer = run_trainer(tiny_config(tmp_path / "some_run"))
+    output = tmp_path / "new" / "weights.safetensors"
+    flags = ["--dtype", "bfloat16"] + ([] if use_ema else ["--no-ema"])
+    tool.main([str(tmp_path / "some_run" / "model_final.pth"), str(output), *flags])
+    assert "0.0 MiB, bfloat16" in capsys.readouterr().out
+    expected = (trainer.ema.module if use_ema else trainer.unwrapped_model).state_dict()
+    with safe_open(output, "pt") as file:
+        assert file.metadata() == {
+            "format": "pt",
+            "config": "some_run",
+            "source": "model_final.pth",
+            "iteration": "5",
+            "weights": "ema" if use_ema else "model",
+        }
+        assert set(file.keys()) == {k for k in expected if not k.startswith("autoencoder.")}
+        for key in file.keys():
+            assert torch.equal(file.get_tensor(key), expected[key].bfloat16())
+
+
+def test_export_refuses_what_does_not_fit_in_the_dtype(tmp_path):
+    tool = load_tool("export_weights")
+    torch.save({"model": {"a": torch.tensor([1e6])}}, tmp_path / "m.pth")
+    with pytest.raises(ValueError, match="a has values that are not finite as torch.float16"):
+        tool.export_weights(
+            str(tmp_path / "m.pth"), tmp_path / "m.safetensors", dtype=torch.float16
+        )
