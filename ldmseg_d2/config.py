@@ -6,7 +6,7 @@ Every key is listed here with its meaning, unit and allowed values. The defaults
 
 from detectron2.config import CfgNode as CN
 
-ID_ASSIGNMENTS = ("random", "ordered", "positional")
+ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 LOSS_WEIGHTINGS = ("min_snr", "uniform")
 SAMPLERS = ("DDIM", "DDPM")
@@ -39,7 +39,11 @@ def add_ldmseg_config(cfg: CN) -> None:
     # How training assigns ids to segments:
     #   "random":     drawn without replacement for every sample (the paper);
     #   "ordered":    1..K in raster order of the segments' centroids;
-    #   "positional": Gray-coded bins of the centroid's y and x, see POSITIONAL.
+    #   "positional": Gray-coded bins of the centroid's y and x, see POSITIONAL;
+    #   "matched":    for every sample the ids that lie nearest to what the network itself predicts
+    #                 from pure noise (Hungarian matching over segments and ids; one more forward
+    #                 pass without gradient). The noise, not the data, then decides between
+    #                 equivalent namings.
     cfg.MODEL.LDMSEG.ID_ASSIGNMENT = "random"
     cfg.MODEL.LDMSEG.POSITIONAL = CN()
     # Inner edges of the bins of a centroid's y and x, as increasing fractions of the picture's

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Makes the generated scenes: photos, panoptic, semantic and depth maps, as files.
 
-python tools/prepare_scenes.py --train 16000 --val 500
+python tools/prepare_scenes.py --train 16000 --val 300
 """
 
 import argparse
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--name", default="scenes", help="folder of this one under --root")
     parser.add_argument("--size", type=int, default=64, help="side in pixels, 64 or more")
     parser.add_argument("--train", type=int, default=16000, help="training pictures; 0: none")
-    parser.add_argument("--val", type=int, default=500, help="validation pictures; 0: none")
+    parser.add_argument("--val", type=int, default=300, help="validation pictures; 0: none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")

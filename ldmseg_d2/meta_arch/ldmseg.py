@@ -8,12 +8,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import ID_ASSIGNMENTS
-from ..diffusion import diffusion_loss, initial_noise, sample_latents, timestep_loss_weights
+from ..diffusion import (
+    diffusion_loss,
+    initial_noise,
+    predicted_x0,
+    sample_latents,
+    timestep_loss_weights,
+)
 from ..losses import factored_cross_entropy, id_cross_entropy
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..structures import assign_ids
+from ..structures import assign_ids, match_ids
 from .batching import image_generator, stack_images, stack_segment_ids
 from .build import (
     FrozenPartsMixin,
@@ -63,7 +69,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             timestep_weights: (T,) loss weight of each timestep.
             image_size: side S of the square that the networks see, pixels.
             pixel_mean, pixel_std: of the photo's R, G, B.
-            id_assignment: "random", "ordered" or "positional".
+            id_assignment: "random", "ordered", "positional" or "matched".
             position_edges: inner bin edges of y and x for "positional"; empty: equal bins.
             num_inference_steps: of the sampler.
             self_conditioning_prob: probability of a first pass in training.
@@ -140,6 +146,11 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of one sample's latents."""
+        return self.autoencoder.latent_channels, self.latent_size, self.latent_size
+
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
@@ -176,30 +187,43 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         return condition
 
     @torch.no_grad()
-    def encode_masks(self, segment_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_masks(
+        self, segment_ids: Tensor, condition: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Assign ids and encode them.
 
         Args:
             segment_ids: (B, S, S) int64, consecutive ids in each map.
+            condition: (B, C', h, w), and
+            noise: (B, C, h, w), the sample's own: "matched" ids depend on them.
 
         Returns:
             Normalised latents (B, C, h, w), and the assigned ids (B, S, S).
         """
-        ids = assign_ids(
-            segment_ids.to(self.device),
-            num_bits=self.autoencoder.num_bits,
-            method=self.id_assignment,
-            y_edges=self.position_edges[0],
-            x_edges=self.position_edges[1],
-        )
+        segment_ids = segment_ids.to(self.device)
+        if self.id_assignment == "matched":
+            t = torch.full((len(noise),), len(self.timestep_weights) - 1, device=self.device)
+            output = self.denoiser(noise, t, condition)
+            x0 = predicted_x0(self.scheduler, output.float(), noise, t)
+            decoded = self.autoencoder.decode(self.autoencoder.denormalize(x0))
+            ids = match_ids(segment_ids, decoded, self.autoencoder.id_logits)
+        else:
+            ids = assign_ids(
+                segment_ids,
+                num_bits=self.autoencoder.num_bits,
+                method=self.id_assignment,
+                y_edges=self.position_edges[0],
+                x_edges=self.position_edges[1],
+            )
         return self.autoencoder.normalize(self.autoencoder.encode(ids).mean), ids
 
     def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
         segment_ids = stack_segment_ids(
             batched_inputs, self.image_size, self.autoencoder.num_ids - 1
         )
-        x0, ids = self.encode_masks(segment_ids)
-        batch = len(x0)
+        batch = len(segment_ids)
+        noise = torch.randn(batch, *self.latent_shape, device=self.device)
+        x0, ids = self.encode_masks(segment_ids, condition, noise)
         t = torch.randint(len(self.timestep_weights), (batch,), device=self.device)
         chosen = None
         if self.denoiser.self_conditioning:
@@ -212,7 +236,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
             x0,
             t,
-            torch.randn_like(x0),
+            noise,
             scheduler=self.scheduler,
             weights=self.timestep_weights,
             valid=valid,
@@ -232,7 +256,6 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             image_generator(entry.get("seed", self.seed), entry["image_id"], self.device)
             for entry in batched_inputs
         ]
-        shape = (self.autoencoder.latent_channels, self.latent_size, self.latent_size)
         wanted = max(int(entry.get("return_steps", 0)) for entry in batched_inputs)
         shown = spread_indices(self.num_inference_steps, wanted)
         steps: list[tuple[int, Tensor]] = []
@@ -243,7 +266,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
         x0 = sample_latents(
             lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
-            initial_noise(shape, generators),
+            initial_noise(self.latent_shape, generators),
             scheduler=self.scheduler,
             num_inference_steps=self.num_inference_steps,
             self_conditioning=self.denoiser.self_conditioning,

@@ -1,7 +1,7 @@
 """Functions on tensors: bit codes of ids, and panoptic id maps."""
 
 from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code
-from .panoptic import assign_ids, keep_largest, relabel, segment_areas, segment_masks
+from .panoptic import assign_ids, keep_largest, match_ids, relabel, segment_areas, segment_masks
 
 __all__ = [
     "assign_ids",
@@ -10,6 +10,7 @@ __all__ = [
     "encode_bits",
     "gray_code",
     "keep_largest",
+    "match_ids",
     "relabel",
     "segment_areas",
     "segment_masks",

@@ -1,8 +1,9 @@
 """Panoptic id maps: segments of a map, relabelling, and the assignment of ids to segments."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .bit_codes import gray_code
@@ -159,6 +160,58 @@ def positional_id_table(
         table[segment] = code
         free[code] = False
     return table
+
+
+def segment_means(ids: Tensor, values: Tensor, num_segments: int) -> Tensor:
+    """Mean of per-pixel values over each segment.
+
+    Args:
+        ids: (H, W) int64 with ids 0..num_segments.
+        values: (C, H, W).
+        num_segments: K.
+
+    Returns:
+        (K, C) float32; 0 for an absent id.
+    """
+    values = values.flatten(1).T.float()  # [H W, C]
+    sums = values.new_zeros(num_segments + 1, values.shape[1]).index_add_(0, ids.flatten(), values)
+    counts = torch.bincount(ids.flatten(), minlength=num_segments + 1).clamp(min=1)
+    return (sums / counts.unsqueeze(1))[1:]
+
+
+def matched_id_table(scores: Tensor) -> Tensor:
+    """Distinct ids for the segments with the largest total score (Hungarian matching).
+
+    Args:
+        scores: (K, num_ids) score of every segment for every id, channel 0 being void, which is
+            never given; K < num_ids.
+
+    Returns:
+        (K + 1,) int64 on the CPU.
+    """
+    _, best = linear_sum_assignment(scores[:, 1:].cpu().numpy(), maximize=True)
+    return torch.cat([torch.zeros(1, dtype=torch.int64), torch.from_numpy(best) + 1])
+
+
+def match_ids(
+    segment_ids: Tensor, predicted: Tensor, expand: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Give every segment the id that a prediction comes nearest to.
+
+    Args:
+        segment_ids: (B, H, W) int64, consecutive ids 1..K in each map, 0 is void.
+        predicted: (B, C, H, W) decoded prediction; its mean over a segment is that segment's.
+        expand: linear map from (B, C, h, w) to logits (B, num_ids, h, w) of all ids.
+
+    Returns:
+        (B, H, W) int64: the same partition under other ids.
+    """
+    maps = []
+    for ids, one in zip(segment_ids, predicted, strict=True):
+        means = segment_means(ids, one, int(ids.max()))  # [K, C]
+        scores = expand(means.T[None, :, :, None])[0, :, :, 0].T  # [K, num_ids]
+        maps.append(relabel(ids, matched_id_table(scores)))
+    return torch.stack(maps)
 
 
 def _edges(edges: Sequence[float], bits: int) -> Tensor:

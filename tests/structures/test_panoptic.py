@@ -1,11 +1,25 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.structures import assign_ids, keep_largest, segment_masks
-from ldmseg_d2.structures.panoptic import positional_id_table, segment_centroids
+from ldmseg_d2.structures import (
+    assign_ids,
+    code_matrix,
+    encode_bits,
+    keep_largest,
+    match_ids,
+    segment_masks,
+)
+from ldmseg_d2.structures.panoptic import (
+    matched_id_table,
+    positional_id_table,
+    segment_centroids,
+    segment_means,
+)
 
 METHODS = ("random", "ordered", "positional")
 
@@ -112,3 +126,36 @@ def test_unknown_method_and_too_many_segments_raise():
         assign_ids(blocks(0, 3), num_bits=7, method="alphabetical")
     with pytest.raises(ValueError, match="2 bits hold 3"):
         assign_ids(blocks(0, 5), num_bits=2, method="random")
+
+
+def test_segment_means_against_a_naive_loop():
+    ids = blocks(1, 5)[0]
+    values = torch.randn(3, 12, 16)
+    means = segment_means(ids, values, 5)
+    for k in range(1, 6):
+        torch.testing.assert_close(means[k - 1], values[:, ids == k].mean(dim=1))
+
+
+def test_matched_ids_have_the_largest_total_score():
+    scores = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    table = matched_id_table(scores).tolist()
+    best = max(
+        itertools.permutations(range(1, 6), 3),
+        key=lambda ids: sum(float(scores[k, i]) for k, i in enumerate(ids)),
+    )
+    assert table == [0, *best]
+
+
+def test_match_ids_finds_a_naming_again():
+    """A prediction that names the segments its own way: matching takes over that naming."""
+    truth = blocks(2, 6)
+    named = assign_ids(truth, num_bits=4, method="random",
+                       generator=torch.Generator().manual_seed(3))  # fmt: skip
+    noisy = encode_bits(named, 4) + 0.3 * torch.randn(1, 4, 12, 16)
+    codes = code_matrix(4)
+
+    def expand(bits):
+        logits = torch.einsum("kb,nbhw->nkhw", codes, bits)
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+    assert torch.equal(match_ids(truth, noisy, expand), named)
