@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# From a fresh checkout to numbers and pictures; see --help.
+set -euo pipefail
+
+# The shipped model, and the short trainings of --train.
+CONFIG=configs/scenes/ldmseg_scenes64.yaml
+WEIGHTS=ldmseg_d2/model_zoo/ldmseg_scenes64.safetensors
+AUTOENCODER_WEIGHTS=ldmseg_d2/model_zoo/autoencoder_scenes64.safetensors
+QUICK_AUTOENCODER=configs/scenes/quick/autoencoder_scenes64.yaml
+QUICK_LDMSEG=configs/scenes/quick/ldmseg_scenes64.yaml
+QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder
+QUICK_LDMSEG_OUTPUT=output/quick_ldmseg
+
+usage() {
+    cat <<'TEXT'
+Usage: tools/demo.sh [--train] [--data DIR] [--output DIR] [--images N]
+
+Installs what is missing, makes the generated scenes, evaluates the shipped small model on them
+(PQ, SQ, RQ) and draws some results. Takes under 5 minutes on 2 CPU cores, after the downloads.
+
+Options:
+  --train       first train both stages from scratch, shortly, and then use that model instead;
+                a training that was interrupted goes on, one that has ended is not repeated
+  --data DIR    folder of the data sets (default: DETECTRON2_DATASETS, else datasets)
+  --output DIR  folder of the pictures and of the evaluation (default: output/demo)
+  --images N    how many results to draw (default: 8)
+  --help        print this text
+TEXT
+}
+
+stop() {
+    printf 'tools/demo.sh: %s\n' "$1" >&2
+    exit 2
+}
+
+absolute() { # path, as seen from where the user is
+    if [[ $1 == /* ]]; then printf '%s\n' "$1"; else printf '%s\n' "$PWD/$1"; fi
+}
+
+TRAIN="" OUTPUT="" DATA=${DETECTRON2_DATASETS:-} IMAGES=8
+while (($#)); do
+    option=${1%%=*}
+    case $option in
+    --train) TRAIN=1 ;;
+    --data | --output | --images)
+        if [[ $1 == *=* ]]; then
+            value=${1#*=}
+        else
+            (($# >= 2)) || stop "$1 needs a value; see --help"
+            value=$2
+            shift
+        fi
+        case $option in
+        --data) DATA=$value ;;
+        --output) OUTPUT=$(absolute "$value") ;;
+        --images) IMAGES=$value ;;
+        esac
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) stop "unknown option $1; see --help" ;;
+    esac
+    shift
+done
+[[ $IMAGES =~ ^[1-9][0-9]*$ ]] || stop "--images needs a number above 0, not '$IMAGES'"
+
+if [[ -n ${LDMSEG_VENV:-} ]]; then
+    LDMSEG_VENV=$(absolute "$LDMSEG_VENV")
+    export LDMSEG_VENV
+fi
+[[ -z $DATA ]] || DATA=$(absolute "$DATA")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export DETECTRON2_DATASETS=${DATA:-$PWD/datasets}
+OUTPUT=${OUTPUT:-output/demo}
+# Threads that spin while they wait are many times slower where other processes want the cores.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+PYTHON=${LDMSEG_VENV:-.venv}/bin/python
+if [[ -z $TRAIN && ! -f $WEIGHTS ]]; then
+    stop "$WEIGHTS is not in this checkout; --train makes a model"
+fi
+
+headline() { printf '\n== %s\n' "$1"; }
+
+headline "1. Installation"
+bash tools/install.sh
+
+headline "2. Generated scenes in $DETECTRON2_DATASETS/scenes"
+splits=(val)
+[[ -z $TRAIN ]] || splits=(train val)
+missing=""
+for split in "${splits[@]}"; do
+    [[ -f $DETECTRON2_DATASETS/scenes/panoptic_$split.json ]] || missing=1
+done
+if [[ -n $missing ]]; then
+    "$PYTHON" tools/prepare_scenes.py --root "$DETECTRON2_DATASETS"
+else
+    echo "They are there."
+fi
+
+# train_net.py without the hundreds of lines on machine and config that Detectron2 starts with; they
+# are in log.txt as well.
+train_net() {
+    "$PYTHON" tools/train_net.py "$@" | sed -u '/ Environment info:/,/ Full config saved to /d'
+}
+
+train() { # config, output folder, config keys and values
+    local config=$1 folder=$2
+    shift 2
+    if [[ -f $folder/model_final.pth ]]; then
+        echo "$folder/model_final.pth is there; delete that folder to train again."
+    else
+        train_net --config-file "$config" --resume OUTPUT_DIR "$folder" "$@"
+    fi
+}
+
+if [[ -n $TRAIN ]]; then
+    headline "3a. Training of stage 1, the mask autoencoder"
+    train "$QUICK_AUTOENCODER" "$QUICK_AUTOENCODER_OUTPUT"
+    AUTOENCODER_WEIGHTS=$QUICK_AUTOENCODER_OUTPUT/model_final.pth
+    headline "3b. Training of stage 2, the diffusion model"
+    train "$QUICK_LDMSEG" "$QUICK_LDMSEG_OUTPUT" \
+        MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$AUTOENCODER_WEIGHTS"
+    CONFIG=$QUICK_LDMSEG
+    WEIGHTS=$QUICK_LDMSEG_OUTPUT/model_final.pth
+fi
+MODEL=(MODEL.WEIGHTS "$WEIGHTS" MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$AUTOENCODER_WEIGHTS")
+
+headline "4. Evaluation of $WEIGHTS on scenes_val"
+# Small batches, which change no result, show how far it is.
+train_net --config-file "$CONFIG" --eval-only "${MODEL[@]}" \
+    TEST.IMS_PER_BATCH 10 OUTPUT_DIR "$OUTPUT/evaluation"
+
+headline "5. Pictures of $IMAGES results"
+"$PYTHON" tools/demo.py --config-file "$CONFIG" --dataset scenes_val --num "$IMAGES" \
+    --output "$OUTPUT" --steps --opts "${MODEL[@]}"
+
+headline "Done"
+echo "The table above has PQ, SQ and RQ; it is also in $OUTPUT/evaluation/log.txt."
+echo "The pictures lie in $OUTPUT: photo, ground truth and result, and the steps from noise to"
+echo "the result; all of them at a glance in overview.png."
