@@ -32,7 +32,9 @@ def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     return cfg
 
 
-def tiny_batch(num: int = 2, size: int = 64, *, seed: int = 0, annotated: bool = True) -> list[dict]:
+def tiny_batch(
+    num: int = 2, size: int = 64, *, seed: int = 0, annotated: bool = True
+) -> list[dict]:
     """Inputs as PanopticDatasetMapper makes them: three boxes on a background, some void."""
     generator = torch.Generator().manual_seed(seed)
     batch = []

@@ -22,7 +22,11 @@ def sample_at_points(x: Tensor, points: Tensor, mode: str = "bilinear") -> Tenso
 
 @torch.no_grad()
 def choose_uncertain_points(
-    logits: Tensor, num_points: int, *, oversample_ratio: float = 3.0, importance_ratio: float = 0.75
+    logits: Tensor,
+    num_points: int,
+    *,
+    oversample_ratio: float = 3.0,
+    importance_ratio: float = 0.75,
 ) -> Tensor:
     """Choose points where the two best ids are close, and some at random.
 

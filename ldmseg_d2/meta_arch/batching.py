@@ -26,9 +26,7 @@ def image_generator(seed: int, image_id: int | str, device: torch.device) -> tor
     return torch.Generator(device=device).manual_seed(key)
 
 
-def stack_images(
-    batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor
-) -> Tensor:
+def stack_images(batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor) -> Tensor:
     """Normalise photos and pad them at the right and bottom to one square.
 
     Args:

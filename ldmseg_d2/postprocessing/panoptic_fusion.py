@@ -7,9 +7,7 @@ from torch.nn import functional as F
 SegmentsInfo = list[dict]
 
 
-def suppress_unconfident_ids(
-    logits: Tensor, *, min_score: float, min_area: int
-) -> Tensor:
+def suppress_unconfident_ids(logits: Tensor, *, min_score: float, min_area: int) -> Tensor:
     """Strike out ids that win only speckles or win without confidence.
 
     Plain argmax over all ids leaves speckles along boundaries. An id stays if the region where it

@@ -1,4 +1,4 @@
-"""Segment ids as analog bits (Analog Bits, arXiv 2208.04202; LDMSeg, arXiv 2401.10227, sec. 3.1)."""
+"""Segment ids as analog bits (arXiv 2208.04202; LDMSeg, arXiv 2401.10227, section 3.1)."""
 
 import torch
 from torch import Tensor

@@ -193,9 +193,7 @@ def matched_id_table(scores: Tensor) -> Tensor:
     return torch.cat([torch.zeros(1, dtype=torch.int64), torch.from_numpy(best) + 1])
 
 
-def match_ids(
-    segment_ids: Tensor, predicted: Tensor, expand: Callable[[Tensor], Tensor]
-) -> Tensor:
+def match_ids(segment_ids: Tensor, predicted: Tensor, expand: Callable[[Tensor], Tensor]) -> Tensor:
     """Give every segment the id that a prediction comes nearest to.
 
     Args:
@@ -256,7 +254,9 @@ def assign_ids(
     """
     num_segments = segment_ids.flatten(1).amax(dim=1).tolist()
     if max(num_segments, default=0) >= 2**num_bits:
-        raise ValueError(f"{max(num_segments)} segments, but {num_bits} bits hold {2**num_bits - 1}")
+        raise ValueError(
+            f"{max(num_segments)} segments, but {num_bits} bits hold {2**num_bits - 1}"
+        )
     maps = []
     for ids, count in zip(segment_ids, num_segments, strict=True):
         if method == "random":

@@ -1,6 +1,7 @@
 """Fixtures: data sets that are registered for one test."""
 
 import pytest
+
 from ldmseg_d2.data.datasets.register_panoptic import register_panoptic_dataset
 
 from .helpers import CATEGORIES, write_tiny

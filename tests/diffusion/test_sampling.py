@@ -103,7 +103,11 @@ def test_known_cells_come_out_as_given_and_steer_the_rest():
 def test_callback_sees_every_step():
     calls = []
     sample_latents(
-        denoise, initial_noise(SHAPE, generators(0)), scheduler=build_scheduler("DDIM"),
-        num_inference_steps=4, self_conditioning=False, callback=lambda i, t, x0: calls.append((i, t)),
-    )  # fmt: skip
+        denoise,
+        initial_noise(SHAPE, generators(0)),
+        scheduler=build_scheduler("DDIM"),
+        num_inference_steps=4,
+        self_conditioning=False,
+        callback=lambda i, t, x0: calls.append((i, t)),
+    )
     assert calls == [(0, 999), (1, 749), (2, 499), (3, 249)]

@@ -52,9 +52,7 @@ def test_predicted_x0_inverts_the_target(prediction_type):
     t = torch.tensor([0, 250, 600, 999])
     x_t = scheduler.add_noise(x0, noise, t)
     output = prediction_target(scheduler, x0, noise, t)
-    torch.testing.assert_close(
-        predicted_x0(scheduler, output, x_t, t), x0, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(predicted_x0(scheduler, output, x_t, t), x0, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)

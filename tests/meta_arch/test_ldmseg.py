@@ -112,8 +112,8 @@ def test_padding_is_cut_away():
 def test_more_segments_than_ids_become_void_with_a_warning(caplog):
     model = build("MODEL.LDMSEG.NUM_BITS", 2, "MODEL.LDMSEG.ID_ASSIGNMENT", "random").train()
     batch = tiny_batch(1)
-    batch[0]["segment_ids"] = torch.arange(64).view(8, 8).repeat_interleave(8, 0).repeat_interleave(
-        8, 1
+    batch[0]["segment_ids"] = (
+        torch.arange(64).view(8, 8).repeat_interleave(8, 0).repeat_interleave(8, 1)
     )
     with caplog.at_level(logging.WARNING):
         model(batch)

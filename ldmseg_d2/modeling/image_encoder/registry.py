@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 IMAGE_ENCODER_REGISTRY = Registry("IMAGE_ENCODER")
 IMAGE_ENCODER_REGISTRY.__doc__ = """
-Image encoders by name (``MODEL.LDMSEG.IMAGE_ENCODER.NAME``): subclasses of ImageEncoder, called with
-``out_channels`` and the keyword arguments in ``MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS``.
+Image encoders by name (``MODEL.LDMSEG.IMAGE_ENCODER.NAME``): subclasses of ImageEncoder, called
+with ``out_channels`` and the keyword arguments in ``MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS``.
 """
 
 
