@@ -71,7 +71,8 @@ INSTALL_REQUIRES = [
     "fvcore>=0.1.5,<0.1.6",
     "pycocotools>=2.0.7",
     # The headless build: the other one needs libGL, which servers and containers lack.
-    "opencv-python-headless>=4.6",
+    # From 4.11 on it draws polygons as the generated scenes expect; a test pins their hashes.
+    "opencv-python-headless>=4.11",
     "scipy>=1.9",
     "safetensors>=0.4",
     "numpy>=1.23",

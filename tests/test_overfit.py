@@ -20,6 +20,7 @@ COMMON = (
     "TEST.IMS_PER_BATCH", 4,
     "VIS_PERIOD", 0,
     "MODEL.EMA.DECAY", 0.98,
+    "MODEL.LDMSEG.AUTOENCODER.LATENT_NOISE", 0.1,
 )  # fmt: skip
 
 

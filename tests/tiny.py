@@ -16,9 +16,9 @@ def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     cfg.MODEL.WEIGHTS = ""
     ldmseg = cfg.MODEL.LDMSEG
     ldmseg.AUTOENCODER.WEIGHTS = ""
-    ldmseg.AUTOENCODER.ENCODER_CHANNELS = ldmseg.AUTOENCODER.DECODER_CHANNELS = 32
+    ldmseg.AUTOENCODER.ENCODER_CHANNELS = ldmseg.AUTOENCODER.DECODER_CHANNELS = 64
     ldmseg.AUTOENCODER.NUM_LAYERS = 1
-    ldmseg.AUTOENCODER.LATENT_CHANNELS = 8
+    ldmseg.AUTOENCODER.LATENT_CHANNELS = 16
     ldmseg.DENOISER.BLOCK_OUT_CHANNELS = [16, 32]
     ldmseg.DENOISER.DOWN_BLOCK_TYPES = ["DownBlock2D", "CrossAttnDownBlock2D"]
     ldmseg.DENOISER.UP_BLOCK_TYPES = ["CrossAttnUpBlock2D", "UpBlock2D"]

@@ -8,8 +8,8 @@ WEIGHTS=ldmseg_d2/model_zoo/ldmseg_scenes64.safetensors
 AUTOENCODER_WEIGHTS=ldmseg_d2/model_zoo/autoencoder_scenes64.safetensors
 QUICK_AUTOENCODER=configs/scenes/quick/autoencoder_scenes64.yaml
 QUICK_LDMSEG=configs/scenes/quick/ldmseg_scenes64.yaml
-QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder
-QUICK_LDMSEG_OUTPUT=output/quick_ldmseg
+QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder_scenes64
+QUICK_LDMSEG_OUTPUT=output/quick_ldmseg_scenes64
 
 usage() {
     cat <<'TEXT'
@@ -87,14 +87,15 @@ headline "1. Installation"
 bash tools/install.sh
 
 headline "2. Generated scenes in $DETECTRON2_DATASETS/scenes"
-splits=(val)
-[[ -z $TRAIN ]] || splits=(train val)
+# The training pictures take a minute or two: only --train needs them.
+splits=(val) counts=(--train 0)
+[[ -z $TRAIN ]] || splits=(train val) counts=()
 missing=""
 for split in "${splits[@]}"; do
     [[ -f $DETECTRON2_DATASETS/scenes/panoptic_$split.json ]] || missing=1
 done
 if [[ -n $missing ]]; then
-    "$PYTHON" tools/prepare_scenes.py --root "$DETECTRON2_DATASETS"
+    "$PYTHON" tools/prepare_scenes.py --root "$DETECTRON2_DATASETS" "${counts[@]}"
 else
     echo "They are there."
 fi

@@ -8,10 +8,8 @@ it was trained; this tool adds what it reaches, at several numbers of sampling s
 """
 
 import argparse
-import json
 import logging
 import platform
-import sys
 from pathlib import Path
 
 import torch
@@ -19,11 +17,10 @@ from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
-from ldmseg_d2.model_zoo import get_config_file
+from ldmseg_d2.model_zoo import get_card, get_config_file, list_models
 
 logger = logging.getLogger("report_model_zoo")
 REPOSITORY = Path(__file__).resolve().parents[1]
-ZOO = REPOSITORY / "ldmseg_d2" / "model_zoo"
 METRICS = ("PQ", "SQ", "RQ", "mIoU", "segments_per_image", "gt_segments_per_image")
 
 
@@ -36,9 +33,10 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate(config: str, opts: list) -> dict:
+def evaluate(card: dict, opts: list) -> dict:
     """The metrics of one shipped model on its test set."""
-    cfg = load_config(get_config_file(config), opts)
+    opts = ["MODEL.WEIGHTS", card["weights"], *opts]
+    cfg = load_config(get_config_file(card["config"]), opts)
     model = build_model(cfg)
     LDMSegCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     (metrics,) = Trainer.test(cfg, model).values()
@@ -71,12 +69,12 @@ def section(card: dict, steps: list[int]) -> list[str]:
     if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
         rows = [
             (f"{cfg.MODEL.LDMSEG.SAMPLER.NAME}, {n}",
-             evaluate(card["config"], ["MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", n]))
+             evaluate(card, ["MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", n]))
             for n in steps
         ]  # fmt: skip
         lines += table(rows, "sampler, steps")
     else:
-        lines += table([("reconstruction", evaluate(card["config"], []))], "")
+        lines += table([("reconstruction", evaluate(card, []))], "")
     lines += ["", describe_settings(card["config"]), ""]
     lines += [f"- {key}: {value}" for key, value in card["training"].items() if key != "commands"]
     lines += ["- commands:", "", "```bash", *card["training"]["commands"], "```", ""]
@@ -87,9 +85,7 @@ def main() -> None:
     args = parse_args()
     setup_logger(name="ldmseg_d2")
     setup_logger()
-    cards = [json.loads(path.read_text()) for path in sorted(ZOO.glob("*.json"))]
-    if not cards:
-        sys.exit(f"error: no model card (*.json) in {ZOO}")
+    cards = [get_card(name) for name in list_models()]
     lines = [
         "# Shipped models",
         "",

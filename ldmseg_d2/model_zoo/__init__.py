@@ -3,13 +3,18 @@
 ``ldmseg://NAME`` in a config stands for a file of this folder, wherever the package is installed.
 """
 
+import json
 from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
+from torch import nn
 
+from .. import meta_arch as _  # noqa: F401  registers what build_model builds
 from ..config import add_ldmseg_config
+from ..modeling.weights import load_into, load_weights
 
 _HERE = Path(__file__).parent
 WEIGHTS_PREFIX = "ldmseg://"
@@ -72,33 +77,52 @@ def get_config(name: str) -> CfgNode:
     return cfg
 
 
-def get(name: str, *, device: str = "cpu"):
+def list_models() -> list[str]:
+    """Names of the shipped models; each has a card ``NAME.json`` beside its weights."""
+    return sorted(path.stem for path in _HERE.glob("*.json"))
+
+
+def get_card(name: str) -> dict:
+    """What is known of a shipped model.
+
+    Args:
+        name: one of :func:`list_models`.
+
+    Returns:
+        ``config`` (for :func:`get_config`), ``weights`` (for ``MODEL.WEIGHTS``), ``summary`` and
+        ``training``: commands, device, time, seed.
+
+    Raises:
+        KeyError: no such model; the message lists what there is.
+    """
+    if name not in list_models():
+        raise KeyError(f"no shipped model {name!r}; there are: {', '.join(list_models())}")
+    return json.loads((_HERE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def get(name: str, *, device: str = "cpu") -> nn.Module:
     """A shipped model with its trained weights, in eval mode.
 
     Args:
-        name: config of a shipped model, e.g. ``scenes/ldmseg_scenes64.yaml``.
+        name: one of :func:`list_models`, e.g. ``"ldmseg_scenes64"``.
         device: a torch device.
 
     Returns:
         The META_ARCH; call it with a list of dicts as Detectron2's models are called.
 
     Example:
-        >>> model = get("scenes/ldmseg_scenes64.yaml")
+        >>> model = get("ldmseg_scenes64")
         >>> model.training
         False
     """
-    # Not at the top: importing the package must not import what only this function needs.
-    from detectron2.modeling import build_model
-
-    from ..modeling.weights import load_into, load_weights
-
-    cfg = get_config(name)
+    card = get_card(name)
+    cfg = get_config(card["config"])
     cfg.MODEL.DEVICE = device
     model = build_model(cfg)
     load_into(
         model,
-        load_weights(cfg.MODEL.WEIGHTS),
-        source=cfg.MODEL.WEIGHTS,
+        load_weights(card["weights"]),
+        source=card["weights"],
         ignore_missing=getattr(model, "frozen_prefixes", ()),
     )
     return model.eval()
