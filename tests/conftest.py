@@ -1,11 +1,13 @@
 """Fixtures that every test may use."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.logger import setup_logger
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -51,3 +53,15 @@ def two_threads():
     torch.set_num_threads(min(threads, 2))
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def restore_loggers():
+    """Undo Detectron2's set-up of loggers, which would hide records from other tests' caplog."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "ldmseg_d2")]
+    before = [(log.handlers[:], log.propagate, log.level) for log in loggers]
+    yield
+    for log, (handlers, propagate, level) in zip(loggers, before):
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
+    setup_logger.cache_clear()
