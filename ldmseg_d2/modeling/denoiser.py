@@ -1,15 +1,29 @@
-"""The denoiser: diffusers' UNet with a widened input and without cross-attention."""
+"""The denoiser: diffusers' UNet with a widened input, with or without cross-attention."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
+
+from .pretrained_unet import (
+    check_choice,
+    cross_attention_width,
+    fit_channels,
+    load_unet,
+    remove_cross_attention,
+)
+
+CROSS_ATTENTIONS = ("removed", "kept")
+CONDITIONINGS = ("concat", "cross_attention")
 
 
 class Denoiser(nn.Module):
-    """UNet over [noisy mask latents | image condition | self-conditioning]."""
+    """UNet over [noisy mask latents | image condition | self-conditioning].
+
+    With ``conditioning="cross_attention"`` the image condition comes as tokens instead.
+    """
 
     def __init__(
         self,
@@ -17,55 +31,90 @@ class Denoiser(nn.Module):
         latent_channels: int,
         condition_channels: int,
         self_conditioning: bool,
-        block_out_channels: Sequence[int],
-        down_block_types: Sequence[str],
-        up_block_types: Sequence[str],
-        layers_per_block: int = 2,
-        attention_head_dim: int = 8,
-        norm_num_groups: int = 32,
+        pretrained: str = "",
+        subfolder: str = "unet",
+        conv_in_mask_init: str = "pretrained",
+        conv_in_init: str = "zero",
+        conditioning: str = "concat",
+        cross_attention: str = "removed",
+        cross_attention_dim: int = 768,
         freeze: Sequence[str] = (),
         gradient_checkpointing: bool = False,
+        channels_last: bool = False,
+        compile_unet: bool = False,
+        **sizes: Any,
     ) -> None:
         """
         Args:
             latent_channels: channels C of the mask latents.
             condition_channels: channels of the image condition.
             self_conditioning: add C input channels for the previous x0 prediction.
-            block_out_channels, down_block_types, up_block_types, layers_per_block,
-            attention_head_dim, norm_num_groups: as in diffusers' UNet2DConditionModel.
-            freeze: name parts of parameters that get no gradient.
+            pretrained, subfolder: a local folder or an id on the hub, see :func:`load_unet`; empty:
+                random weights.
+            conv_in_mask_init, conv_in_init: see :func:`fit_channels`; only with ``pretrained``.
+            conditioning: "concat" or "cross_attention" (which keeps the cross-attention).
+            cross_attention: "removed", or "kept": with "concat" it attends to one learnt token.
+            cross_attention_dim: width of the tokens; a pretrained UNet has its own.
+            freeze: name parts of the UNet's parameters that get no gradient.
             gradient_checkpointing: trade time for memory in training.
+            channels_last: memory format of the UNet's convolutions.
+            compile_unet: ``torch.compile`` the UNet, at its first call.
+            sizes: keyword arguments of :func:`new_unet`; not read where ``pretrained`` is given.
 
         Raises:
-            ValueError: the blocks do not fit together, or a name part matches no parameter.
+            FileNotFoundError: the pretrained UNet cannot be had.
+            ValueError: the parts do not fit together, or a name is not known.
         """
         super().__init__()
-        sizes = {len(block_out_channels), len(down_block_types), len(up_block_types)}
-        if len(sizes) != 1:
-            raise ValueError(
-                "MODEL.LDMSEG.DENOISER: BLOCK_OUT_CHANNELS, DOWN_BLOCK_TYPES and UP_BLOCK_TYPES "
-                f"need one entry per level, got {len(block_out_channels)}, "
-                f"{len(down_block_types)} and {len(up_block_types)}"
-            )
+        check_choice("CONDITIONING", conditioning, CONDITIONINGS)
+        check_choice("CROSS_ATTENTION", cross_attention, CROSS_ATTENTIONS)
         self.latent_channels = latent_channels
         self.self_conditioning = self_conditioning
-        self.unet = UNet2DConditionModel(
-            in_channels=latent_channels * (2 if self_conditioning else 1) + condition_channels,
-            out_channels=latent_channels,
-            block_out_channels=tuple(block_out_channels),
-            down_block_types=tuple(down_block_types),
-            up_block_types=tuple(up_block_types),
-            layers_per_block=layers_per_block,
-            attention_head_dim=attention_head_dim,
-            norm_num_groups=norm_num_groups,
-            # Removed below; diffusers wants a size all the same, and this one costs nothing.
-            cross_attention_dim=norm_num_groups,
-            mid_block_type=_mid_block_type(down_block_types),
-        )
-        remove_cross_attention(self.unet)
+        self.conditioning = conditioning
+        self.channels_last = channels_last
+        self.cross_attends = cross_attention == "kept" or conditioning == "cross_attention"
+        in_channels = latent_channels * (2 if self_conditioning else 1)
+        in_channels += condition_channels if conditioning == "concat" else 0
+        if pretrained:
+            self.unet = load_unet(
+                pretrained, subfolder=subfolder, with_cross_attention=self.cross_attends
+            )
+            fit_channels(
+                self.unet,
+                latent_channels=latent_channels,
+                in_channels=in_channels,
+                mask_init=conv_in_mask_init,
+                new_init=conv_in_init,
+            )
+        else:
+            self.unet = new_unet(
+                in_channels=in_channels,
+                out_channels=latent_channels,
+                cross_attention_dim=cross_attention_dim if self.cross_attends else None,
+                **sizes,
+            )
+        if self.cross_attends:
+            self._add_tokens(condition_channels)
+        else:
+            remove_cross_attention(self.unet)
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         freeze_parameters(self.unet, freeze)
+        if channels_last:
+            self.unet.to(memory_format=torch.channels_last)
+        if compile_unet:
+            # In place: torch.compile(module) would put "_orig_mod." into every state-dict key.
+            self.unet.compile()
+
+    def _add_tokens(self, condition_channels: int) -> None:
+        """What the cross-attention reads: the projected condition, or one learnt token."""
+        width = cross_attention_width(self.unet)
+        if self.conditioning == "concat":
+            self.null_token = nn.Parameter(torch.zeros(1, 1, width))
+        elif condition_channels == width:
+            self.token_projection = nn.Identity()
+        else:
+            self.token_projection = nn.Linear(condition_channels, width)
 
     @property
     def downsample_factor(self) -> int:
@@ -80,34 +129,108 @@ class Denoiser(nn.Module):
         Args:
             x_t: (B, C, h, w) noisy mask latents.
             t: (B,) int64 timesteps.
-            condition: (B, condition_channels, h, w).
+            condition: (B, condition_channels, h, w); with ``conditioning="cross_attention"`` its
+                grid may be another.
             previous_x0: (B, C, h, w) self-conditioning; None stands for zeros.
 
         Returns:
             (B, C, h, w): epsilon, x0 or v, whatever it was trained to predict.
         """
-        parts = [x_t, condition]
+        parts = [x_t, condition] if self.conditioning == "concat" else [x_t]
         if self.self_conditioning:
             parts.append(torch.zeros_like(x_t) if previous_x0 is None else previous_x0)
-        return self.unet(torch.cat(parts, dim=1), t, encoder_hidden_states=None).sample
+        x = torch.cat(parts, dim=1)  # [B, in_channels, h, w]
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.unet(x, t, encoder_hidden_states=self._tokens(condition)).sample
+
+    def _tokens(self, condition: Tensor) -> Tensor | None:
+        """(B, N, D) for the cross-attention, from the condition (B, C', h', w')."""
+        if not self.cross_attends:
+            return None
+        if self.conditioning == "concat":
+            return self.null_token.expand(len(condition), -1, -1)
+        tokens = self.token_projection(condition.flatten(2).transpose(1, 2))  # [B, h' w', D]
+        height, width = condition.shape[-2:]
+        positions = position_embedding(height, width, tokens.shape[-1], device=tokens.device)
+        return tokens + positions.to(tokens.dtype)
 
 
-def _mid_block_type(down_block_types: Sequence[str]) -> str:
-    """Attention in the middle only where some level has it: a UNet of convs stays one."""
-    if any("Attn" in name for name in down_block_types):
-        return "UNetMidBlock2DCrossAttn"
-    return "UNetMidBlock2D"
+def new_unet(
+    *,
+    block_out_channels: Sequence[int],
+    down_block_types: Sequence[str],
+    up_block_types: Sequence[str],
+    in_channels: int,
+    out_channels: int,
+    layers_per_block: int = 2,
+    attention_head_dim: int = 8,
+    norm_num_groups: int = 32,
+    cross_attention_dim: int | None = None,
+) -> UNet2DConditionModel:
+    """A UNet with random weights.
 
+    Args:
+        block_out_channels, down_block_types, up_block_types: one entry per level; these and all
+            others as in diffusers' UNet2DConditionModel.
+        cross_attention_dim: None: the cross-attention will be removed.
 
-def remove_cross_attention(unet: UNet2DConditionModel) -> None:
-    """Take the cross-attention out of every transformer block, in place.
-
-    Self-attention and feed-forward stay; ``encoder_hidden_states`` may then be None.
+    Raises:
+        ValueError: the three sequences differ in length.
     """
-    for module in unet.modules():
-        if isinstance(module, BasicTransformerBlock):
-            module.attn2 = None
-            module.norm2 = None
+    lengths = len(block_out_channels), len(down_block_types), len(up_block_types)
+    if len(set(lengths)) != 1:
+        raise ValueError(
+            "MODEL.LDMSEG.DENOISER: BLOCK_OUT_CHANNELS, DOWN_BLOCK_TYPES and UP_BLOCK_TYPES "
+            f"need one entry per level, got {lengths[0]}, {lengths[1]} and {lengths[2]}"
+        )
+    # Attention in the middle only where some level has it: a UNet of convs stays one.
+    has_attention = any("Attn" in name for name in down_block_types)
+    return UNet2DConditionModel(
+        block_out_channels=tuple(block_out_channels),
+        down_block_types=tuple(down_block_types),
+        up_block_types=tuple(up_block_types),
+        mid_block_type="UNetMidBlock2DCrossAttn" if has_attention else "UNetMidBlock2D",
+        in_channels=in_channels,
+        out_channels=out_channels,
+        layers_per_block=layers_per_block,
+        attention_head_dim=attention_head_dim,
+        norm_num_groups=norm_num_groups,
+        # diffusers wants a size also for what is then removed; this one costs nothing.
+        cross_attention_dim=cross_attention_dim or norm_num_groups,
+    )
+
+
+def position_embedding(
+    height: int, width: int, channels: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Fixed sine-cosine embedding of the cells of a grid.
+
+    The first half of the channels encodes y, the second x, with the frequencies of "Attention Is
+    All You Need" (arXiv 1706.03762, section 3.5).
+
+    Args:
+        height, width: of the grid, cells.
+        channels: D, a multiple of 4.
+        device: of the result.
+
+    Returns:
+        (height * width, D) float32 in [-1, 1], row by row.
+
+    Raises:
+        ValueError: D is no multiple of 4.
+    """
+    if channels % 4:
+        raise ValueError(
+            f"cross-attention tokens need a multiple of 4 channels, got {channels}: change "
+            "MODEL.LDMSEG.DENOISER.CROSS_ATTENTION_DIM"
+        )
+    frequencies = 10000.0 ** (-torch.arange(channels // 4, device=device) / (channels // 4))
+    y = torch.arange(height, device=device)[:, None] * frequencies  # [h, D / 4]
+    x = torch.arange(width, device=device)[:, None] * frequencies  # [w, D / 4]
+    y = torch.cat([y.sin(), y.cos()], dim=1)[:, None].expand(-1, width, -1)  # [h, w, D / 2]
+    x = torch.cat([x.sin(), x.cos()], dim=1)[None].expand(height, -1, -1)  # [h, w, D / 2]
+    return torch.cat([y, x], dim=2).flatten(0, 1)
 
 
 def freeze_parameters(module: nn.Module, name_parts: Sequence[str]) -> None:

@@ -15,6 +15,10 @@ from torch import nn
 MAX_KEYS_SHOWN = 8
 
 
+class NeedsPickleError(ValueError):
+    """The file cannot be read without running whatever code it names."""
+
+
 def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, torch.Tensor]:
     """Read the weights of one network from a file.
 
@@ -45,7 +49,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or needs pickle.
+        ValueError: the file is damaged; NeedsPickleError: it is not made of tensors and plain
+            values alone.
     """
     local_path = Path(PathManager.get_local_path(path))
     if not local_path.is_file():
@@ -58,7 +63,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     try:
         content = torch.load(local_path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise NeedsPickleError(
             f"{path!r} is not a plain torch checkpoint: it needs pickle, which can run any code, "
             "or it is another kind of file. Convert it to .safetensors where it comes from. "
             f"torch.load(weights_only=True) says: {str(error).splitlines()[0]}"
@@ -114,13 +119,35 @@ def load_into(
 
     Args:
         module: changed in place, and only if everything fits.
-        state: state-dict key to tensor.
-        source: where the weights come from, for the error message.
-        ignore_missing: prefixes of keys that `state` need not have, such as ``"autoencoder."``.
+        state, source, ignore_missing: see :func:`check_fits`.
 
     Raises:
         ValueError: keys are missing, unknown or of another shape; one message lists them all.
     """
+    check_fits(module, state, source=source, ignore_missing=ignore_missing)
+    module.load_state_dict(state, strict=False)
+
+
+def check_fits(
+    module: nn.Module,
+    state: dict[str, torch.Tensor],
+    *,
+    source: str,
+    ignore_missing: tuple[str, ...] = (),
+) -> None:
+    """Check that weights are those of a network: every key and every shape.
+
+    Args:
+        module: on any device, the meta device included.
+        state: state-dict key to tensor.
+        source: where the weights come from, for the error message.
+        ignore_missing: prefixes of keys that `state` may leave out altogether, such as
+            ``"autoencoder."``; where it has some keys under a prefix, it needs all of them.
+
+    Raises:
+        ValueError: keys are missing, unknown or of another shape; one message lists them all.
+    """
+    ignore_missing = tuple(p for p in ignore_missing if not any(k.startswith(p) for k in state))
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
     missing = [key for key in own if key not in given and not key.startswith(ignore_missing)]
@@ -141,7 +168,6 @@ def load_into(
             f"The weights in {source!r} do not fit the {type(module).__name__}: "
             "does the config match the checkpoint?\n" + "\n".join(problems)
         )
-    module.load_state_dict(state, strict=False)
 
 
 def without_prefixes(

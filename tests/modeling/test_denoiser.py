@@ -1,19 +1,14 @@
+import copy
+import shutil
+
 import pytest
 import torch
+from diffusers.models.embeddings import get_2d_sincos_pos_embed
+from tiny import tiny_batch
+from tiny_unet import TINY, inputs, whole_model
 
 from ldmseg_d2.diffusion import build_scheduler, sample_latents
-from ldmseg_d2.modeling.denoiser import Denoiser
-
-TINY = {
-    "latent_channels": 4,
-    "condition_channels": 6,
-    "block_out_channels": (8, 16),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "layers_per_block": 1,
-    "attention_head_dim": 2,
-    "norm_num_groups": 4,
-}
+from ldmseg_d2.modeling.denoiser import Denoiser, position_embedding
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +88,118 @@ def test_freeze_takes_the_named_parameters_only():
 def test_levels_must_agree():
     with pytest.raises(ValueError, match="one entry per level, got 3, 2 and 2"):
         Denoiser(**{**TINY, "block_out_channels": (8, 8, 8)}, self_conditioning=False)
+
+
+@torch.no_grad()
+def test_condition_as_tokens():
+    """Any grid of the condition; no input channels for it; its place matters."""
+    denoiser = Denoiser(
+        **TINY, self_conditioning=True, conditioning="cross_attention", cross_attention_dim=12
+    ).eval()
+    assert denoiser.unet.config.in_channels == 8
+    assert denoiser.token_projection.weight.shape == (12, 6)
+    for size in (8, 3):
+        x, t, condition, previous = inputs(size)
+        output = denoiser(x, t, condition, previous)
+        assert output.shape == x.shape
+        moved = denoiser(x, t, condition.roll(1, dims=-1), previous)
+        assert not torch.allclose(output, moved, atol=1e-6)
+
+
+def test_condition_of_the_right_width_is_not_projected():
+    denoiser = Denoiser(
+        **{**TINY, "condition_channels": 8},
+        self_conditioning=False,
+        conditioning="cross_attention",
+        cross_attention_dim=8,
+    )
+    condition = torch.randn(1, 8, 2, 3)
+    expected = condition.flatten(2).mT + position_embedding(2, 3, 8)
+    torch.testing.assert_close(denoiser._tokens(condition), expected)
+    denoiser(torch.ones(1, 4, 4, 4), torch.tensor([1]), condition).square().sum().backward()
+    assert all(p.grad is not None for p in denoiser.parameters())
+
+
+def test_position_embedding_is_that_of_the_literature():
+    """diffusers' has x first; both have sine and cosine of each frequency."""
+    theirs = get_2d_sincos_pos_embed(16, (5, 5), base_size=5, output_type="pt").float()
+    x, y = theirs.split(8, dim=1)
+    torch.testing.assert_close(position_embedding(5, 5, 16), torch.cat([y, x], dim=1))
+    assert len(position_embedding(6, 2, 4).unique(dim=0)) == 12
+    with pytest.raises(ValueError, match="multiple of 4"):
+        position_embedding(2, 2, 6)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"conditioning": "add"}, "CONDITIONING is 'add'; allowed: concat, cross_attention"),
+        ({"cross_attention": "kep"}, "CROSS_ATTENTION is 'kep'; allowed: removed, kept"),
+        (
+            {
+                "cross_attention": "kept",
+                "down_block_types": ("DownBlock2D",) * 2,
+                "up_block_types": ("UpBlock2D",) * 2,
+            },
+            "this UNet has no cross-attention",
+        ),
+    ],
+)
+def test_unknown_names_and_nothing_to_attend(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Denoiser(**{**TINY, **arguments}, self_conditioning=False)
+
+
+def test_channels_last_changes_no_result_and_no_key():
+    results, keys = [], []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        denoiser = Denoiser(**TINY, self_conditioning=True, channels_last=channels_last).eval()
+        results.append(denoiser(*inputs()))
+        keys.append(list(denoiser.state_dict()))
+    assert denoiser.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(*results, atol=1e-5, rtol=1e-5)
+    assert keys[0] == keys[1]
+
+
+def test_compiling_changes_no_key():
+    """Nothing is compiled before the first call, which needs a compiler and minutes."""
+    plain = Denoiser(**TINY, self_conditioning=True)
+    compiled = Denoiser(**TINY, self_conditioning=True, compile_unet=True)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    compiled.load_state_dict(plain.state_dict())
+    # The moving average of the weights is a copy.
+    assert list(copy.deepcopy(compiled).state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@torch.no_grad()
+def test_compiled_predicts_as_plain():
+    torch.manual_seed(0)
+    plain = Denoiser(**TINY, self_conditioning=True).eval()
+    compiled = Denoiser(**TINY, self_conditioning=True, compile_unet=True).eval()
+    compiled.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(compiled(*inputs()), plain(*inputs()), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options, grid",
+    [
+        ({"CONDITIONING": "cross_attention", "CROSS_ATTENTION_DIM": 8}, 8),
+        ({"CROSS_ATTENTION": "kept", "CROSS_ATTENTION_DIM": 8, "CHANNELS_LAST": True}, 16),
+        ({}, 16),
+    ],
+)
+def test_in_the_whole_model(options, grid):
+    model = whole_model(**options).train()
+    assert model.latent_size == 16
+    assert model.encode_images(torch.zeros(1, 3, 64, 64)).shape[-2:] == (grid, grid)
+    sum(model(tiny_batch()).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("autoencoder."), name
+    panoptic, _ = model.eval()(tiny_batch(annotated=False))[0]["panoptic_seg"]
+    assert panoptic.shape == (64, 64)
+    assert ("null_token" in dict(model.denoiser.named_parameters())) == (
+        options.get("CROSS_ATTENTION") == "kept"
+    )

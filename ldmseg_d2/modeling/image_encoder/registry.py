@@ -13,17 +13,44 @@ with ``out_channels`` and the keyword arguments in ``MODEL.LDMSEG.IMAGE_ENCODER.
 class ImageEncoder(nn.Module):
     """Base class: photos (B, 3, S, S) to a condition (B, out_channels, S / stride, S / stride).
 
-    Photos come normalised by ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD``. A condition whose grid is not
-    the latent's is resized bilinearly by the model.
+    Photos come normalised by ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD``: in [-1, 1] by default. A
+    condition whose grid is not the latent's is resized bilinearly by the model.
+
+    A subclass may say more about itself:
+
+    * ``backbone_names``: the children that ``MODEL.LDMSEG.IMAGE_ENCODER.FREEZE`` freezes, such as
+      ``("backbone",)`` where a projection after it is always trained. Empty: the whole encoder.
+    * ``needs_unit_range``: True where the photos must be in [-1, 1]; other statistics in the config
+      then raise.
+    * ``is_pretrained``: True where it has loaded weights; a warning tells of frozen random ones.
+    * ``num_layers`` and :meth:`layer_of`: for ``SOLVER.IMAGE_ENCODER_LAYER_DECAY``.
     """
 
+    backbone_names: tuple[str, ...] = ()
+    needs_unit_range: bool = False
+    is_pretrained: bool = False
+    num_layers: int = 1
+
     def __init__(self, *, out_channels: int, stride: int) -> None:
+        """
+        Args:
+            out_channels: channels of the condition.
+            stride: side of a cell of its grid, in pixels of the photo that the network sees.
+        """
         super().__init__()
         self.out_channels = out_channels
         self.stride = stride
 
     def forward(self, images: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define forward(images)")
+
+    def layer_of(self, parameter_name: str) -> int:
+        """The layer of a parameter, 0 (nearest to the photo) to ``num_layers - 1``.
+
+        Args:
+            parameter_name: as in the encoder's ``named_parameters()``.
+        """
+        return 0
 
 
 def build_image_encoder(name: str, *, out_channels: int, options: dict) -> ImageEncoder:
