@@ -1,0 +1,232 @@
+"""The published LDMSeg checkpoints: read without pickle, checked, renamed to our state-dict keys.
+
+Two formats are known, both dicts of state dicts, whose keys may start with ``module.``:
+
+* an autoencoder file with ``vae``, the mask autoencoder;
+* a diffusion file with ``vae_semseg`` (the mask autoencoder), ``unet``, and ``vae_image`` (Stable
+  Diffusion's AutoencoderKL, of which only the encoder is used).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ldmseg_d2.meta_arch.build import (
+    build_condition_encoder,
+    build_denoiser,
+    build_mask_autoencoder,
+)
+from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
+
+from .config import load_config
+
+DEFAULT_CONFIG = "configs/coco/ldmseg_official.yaml"
+# Part of a published file -> prefix of its keys in our models.
+AUTOENCODER_PARTS = {"vae": "autoencoder."}
+DIFFUSION_PARTS = {
+    "vae_semseg": "autoencoder.",
+    "unet": "denoiser.unet.",
+    "vae_image": "image_encoder.vae.",
+}
+# Of Stable Diffusion's VAE the photo needs these only.
+IMAGE_ENCODER_KEYS = ("encoder.", "quant_conv.")
+# diffusers renamed the attention of its VAE in version 0.15; published files are older.
+OLD_ATTENTION_NAMES = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
+
+PICKLE_HELP = """\
+{path!r} cannot be converted as it is: besides tensors it holds {names}, and reading those can run \
+any code that is in the file. If you trust where it comes from, write its tensors alone to a new \
+file, in a container or on a machine with nothing to lose:
+  python -c "import torch; c = torch.load({path!r}, map_location='cpu', weights_only=False); \
+torch.save({{k: c[k] for k in {parts} if k in c}}, 'tensors.pt')"
+Then convert tensors.pt."""
+
+
+class MappedPart(NamedTuple):
+    """What became of one part of a published file."""
+
+    name: str  # in the file, e.g. "unet"
+    prefix: str  # of our keys, e.g. "denoiser.unet."
+    num_tensors: int
+    num_values: int
+    not_used: list[str]  # keys of the part that our model has no place for
+
+
+class Conversion(NamedTuple):
+    """Result of :func:`convert_official_weights`."""
+
+    weights: dict[str, Tensor]
+    parts: list[MappedPart]
+    ignored: list[str]  # other entries of the file, such as the optimizer's state
+
+
+def convert_official_weights(
+    source: str,
+    output: str | Path,
+    *,
+    config_file: str = DEFAULT_CONFIG,
+    opts: Sequence[str] = (),
+    skip_unknown: bool = False,
+) -> Conversion:
+    """Convert a published checkpoint to a safetensors file.
+
+    A converted autoencoder serves as ``MODEL.LDMSEG.AUTOENCODER.WEIGHTS`` and as ``MODEL.WEIGHTS``
+    of LDMSegAutoencoder; a converted diffusion file, which holds the frozen networks as well,
+    serves as ``MODEL.WEIGHTS`` of LDMSeg.
+
+    Args:
+        source: the published file.
+        output: ends in ``.safetensors``; its folder is made if need be.
+        config_file, opts: the model whose names and shapes the tensors must have.
+        skip_unknown: leave out tensors that this model has no place for, instead of an error.
+
+    Returns:
+        The weights, and what they came from.
+
+    Raises:
+        FileNotFoundError: there is no such file or config.
+        ValueError: the file is none of the two formats, needs pickle, or does not fit the model.
+    """
+    output = Path(output)
+    if output.suffix != ".safetensors":
+        raise ValueError(f"The output must end in .safetensors, got {str(output)!r}.")
+    content = read_parts(source)
+    prefixes = choose_format(content, source)
+    networks = build_networks(config_file, opts, list(prefixes))
+    weights: dict[str, Tensor] = {}
+    parts, problems = [], []
+    for name, prefix in prefixes.items():
+        state, not_used = our_names(name, content[name])
+        if skip_unknown:
+            known = networks[name].state_dict()
+            not_used += [key for key in state if key not in known]
+            state = {key: value for key, value in state.items() if key in known}
+        try:
+            check_fits(networks[name], state, source=f"{source}, part {name}")
+        except ValueError as error:
+            problems.append(str(error))
+        # Copies, since safetensors refuses tensors that share memory.
+        weights |= {f"{prefix}{key}": value.clone().contiguous() for key, value in state.items()}
+        num_values = sum(value.numel() for value in state.values())
+        parts.append(MappedPart(name, prefix, len(state), num_values, not_used))
+    if problems:
+        raise ValueError("\n".join(problems))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "source": Path(source).name, "parts": ", ".join(prefixes)}
+    save_file(weights, output, metadata=metadata)
+    return Conversion(weights, parts, sorted(set(content) - set(prefixes)))
+
+
+def read_parts(path: str) -> dict[str, Any]:
+    """The entries of a published file, without ``module.`` in their names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged; NeedsPickleError: it says what the file holds and what to do.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+    except NeedsPickleError as error:
+        names = ", ".join(unsafe_names(path)) or "Python objects"
+        parts = (*AUTOENCODER_PARTS, *DIFFUSION_PARTS)
+        raise NeedsPickleError(PICKLE_HELP.format(path=path, names=names, parts=parts)) from error
+    # read_checkpoint puts files that are no training checkpoints under "model".
+    nested = checkpoint["model"] if set(checkpoint) == {"model"} else checkpoint
+    entries = nested if isinstance(nested, dict) else checkpoint
+    return {str(key).removeprefix("module."): value for key, value in entries.items()}
+
+
+def unsafe_names(path: str) -> list[str]:
+    """Names of what the pickle in a torch file would import; empty where that cannot be told."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # another kind of file, or torch's older format
+        return []
+
+
+def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
+    """Which parts the file has: AUTOENCODER_PARTS or DIFFUSION_PARTS.
+
+    Raises:
+        ValueError: parts are missing, or are no state dicts.
+    """
+    known = [name for name in (*AUTOENCODER_PARTS, *DIFFUSION_PARTS) if name in content]
+    prefixes = AUTOENCODER_PARTS if known == list(AUTOENCODER_PARTS) else DIFFUSION_PARTS
+    missing = [name for name in prefixes if name not in content]
+    if missing:
+        raise ValueError(
+            f"{source!r} is no published LDMSeg checkpoint: an autoencoder file has 'vae', a "
+            f"diffusion file has {', '.join(map(repr, DIFFUSION_PARTS))}; this one lacks "
+            f"{', '.join(map(repr, missing))} and has {', '.join(map(repr, content)) or 'nothing'}"
+        )
+    for name in prefixes:
+        state = content[name]
+        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+            raise ValueError(f"{source!r}: {name!r} is no state dict of tensors")
+    return prefixes
+
+
+def build_networks(
+    config_file: str, opts: Sequence[str], names: Sequence[str]
+) -> dict[str, nn.Module]:
+    """The configured network for each part, on the meta device: names and shapes, no memory.
+
+    Args:
+        config_file, opts: see :func:`convert_official_weights`.
+        names: parts of a published file.
+
+    Raises:
+        ValueError: the config's image encoder is no AutoencoderKL.
+    """
+    cfg = load_config(config_file, opts, freeze=False)
+    # Only the shapes matter here.
+    cfg.MODEL.LDMSEG.DENOISER.COMPILE = False
+    networks: dict[str, nn.Module] = {}
+    with torch.device("meta"):
+        for name in names:
+            if name == "unet":
+                networks[name] = build_denoiser(cfg).unet
+            elif name == "vae_image":
+                encoder = build_condition_encoder(cfg)
+                if not hasattr(encoder, "vae"):
+                    raise ValueError(
+                        "MODEL.LDMSEG.IMAGE_ENCODER.NAME must be 'VAEImageEncoder' for the "
+                        f"published vae_image, but is {cfg.MODEL.LDMSEG.IMAGE_ENCODER.NAME!r}"
+                    )
+                networks[name] = encoder.vae
+            else:
+                networks[name] = build_mask_autoencoder(cfg)
+    return networks
+
+
+def our_names(part: str, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Keys of one published state dict as our networks call them.
+
+    Args:
+        part: name of the part.
+        state: its keys, with or without ``module.``.
+
+    Returns:
+        The state dict, and the keys that are left out: the decoder of ``vae_image``.
+    """
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if part != "vae_image":
+        return state, []
+    not_used = [key for key in state if not key.startswith(IMAGE_ENCODER_KEYS)]
+    renamed = {}
+    for key, value in state.items():
+        if not key.startswith(IMAGE_ENCODER_KEYS):
+            continue
+        for old, new in OLD_ATTENTION_NAMES.items():
+            key = key.replace(old, new) if ".attentions." in key else key
+        renamed[key] = value
+    return renamed, not_used
