@@ -81,6 +81,20 @@ def _add_solver_config(cfg: CN) -> None:
     # "ADAMW" is the only optimizer; BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS,
     # MAX_ITER, IMS_PER_BATCH, WARMUP_ITERS and WARMUP_FACTOR keep Detectron2's meaning.
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # The batch for which BASE_LR and the numbers of iterations were chosen. Where IMS_PER_BATCH
+    # differs, BASE_LR is multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and MAX_ITER, WARMUP_ITERS,
+    # STEPS, CHECKPOINT_PERIOD and TEST.EVAL_PERIOD are divided by it. 0: nothing is scaled.
+    # Detectron2's REFERENCE_WORLD_SIZE scales the same with the number of processes, and
+    # IMS_PER_BATCH as well; both together are scaled one after the other.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # Micro-batches of one optimizer step: IMS_PER_BATCH, a multiple of processes x
+    # ACCUMULATION_STEPS, is the batch of the whole step, and memory is needed for a micro-batch.
+    # The gradient is that of the whole batch where losses are means over samples; with
+    # MODEL.LDMSEG.DIFFUSION.MASKED_LOSS it is the mean of the micro-batches' means over valid cells
+    # (as it is over processes), in which samples with few valid cells count a little more.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Divide AdamW's state among the processes (torch's ZeroRedundancyOptimizer).
+    cfg.SOLVER.ZERO = False
     # AdamW's (beta1, beta2).
     cfg.SOLVER.BETAS = (0.9, 0.999)
     cfg.SOLVER.BASE_LR = 1e-4
@@ -89,6 +103,9 @@ def _add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
     # Learning-rate multiplier of the image encoder's parameters, where it is trained.
     cfg.SOLVER.IMAGE_ENCODER_MULTIPLIER = 1.0
+    # Layer-wise decay of it, for encoders that tell their layers (DINOv2): the rate of block i of n
+    # is multiplied by DECAY^(n - i), as in BEiT's fine-tuning. In (0, 1]; 1: off.
+    cfg.SOLVER.IMAGE_ENCODER_LAYER_DECAY = 1.0
     # "WarmupCosineLR" (the paper) or "WarmupFlatLinearLR": constant for FLAT_FRACTION of
     # MAX_ITER, then linear to zero. Detectron2's other names work as well.
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
@@ -207,8 +224,28 @@ def _add_diffusion_config(cfg: CN) -> None:
     s.TIMESTEP_SPACING = "trailing"  # or "leading", "linspace"
 
     cfg.MODEL.LDMSEG.DENOISER = u = CN()
-    # Arguments of diffusers' UNet2DConditionModel; the defaults are Stable Diffusion 1.x's.
-    # Cross-attention is removed.
+    # Pretrained UNet2DConditionModel: a local folder (Stable Diffusion's 1.x or 2.x layout, or what
+    # save_pretrained wrote) or an id on the Hugging Face hub. Empty: random weights, sizes below;
+    # a trained checkpoint loads into that as well, where the sizes are the same.
+    u.PRETRAINED = ""
+    # Where the UNet is inside of it; a folder that itself holds the UNet needs no change here.
+    u.SUBFOLDER = "unet"
+    # Only with PRETRAINED: its input conv is widened to [mask latents | condition |
+    # self-conditioning]. Weights of the mask latents: "pretrained" (copied; needs LATENT_CHANNELS
+    # of the pretrained UNet, 4 for Stable Diffusion) or "random" (any LATENT_CHANNELS).
+    u.CONV_IN_MASK_INIT = "pretrained"
+    # Weights of the further input channels: "zero" (the paper) or "random".
+    u.CONV_IN_INIT = "zero"
+    # How the image condition enters: "concat" (the paper): as input channels; "cross_attention": as
+    # tokens, one for each cell of the image encoder's own grid, with a sine-cosine position
+    # embedding. The latter keeps the cross-attention, whatever CROSS_ATTENTION says.
+    u.CONDITIONING = "concat"
+    # "removed" (the paper), or "kept": with "concat" it then attends to one learnt token.
+    u.CROSS_ATTENTION = "removed"
+    # Channels of the tokens, a multiple of 4, for kept cross-attention; PRETRAINED has its own.
+    u.CROSS_ATTENTION_DIM = 768
+    # Sizes without PRETRAINED: arguments of diffusers' UNet2DConditionModel; the defaults are
+    # Stable Diffusion 1.x's.
     u.BLOCK_OUT_CHANNELS = [320, 640, 1280, 1280]
     u.DOWN_BLOCK_TYPES = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
     u.UP_BLOCK_TYPES = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
@@ -218,17 +255,30 @@ def _add_diffusion_config(cfg: CN) -> None:
     u.NORM_NUM_GROUPS = 32
     # Name parts of parameters that stay frozen, e.g. ["time_embedding"].
     u.FREEZE = ["time_embedding"]
+    # Less memory and more time in training.
     u.GRADIENT_CHECKPOINTING = False
+    # Memory format of the convolutions, often faster on GPUs; the results are the same.
+    u.CHANNELS_LAST = False
+    # torch.compile the UNet at its first call: minutes once, needs a C++ compiler. The keys of
+    # checkpoints do not change.
+    u.COMPILE = False
 
     cfg.MODEL.LDMSEG.IMAGE_ENCODER = e = CN()
-    # Name in IMAGE_ENCODER_REGISTRY.
+    # Name in IMAGE_ENCODER_REGISTRY: "ConvImageEncoder", "VAEImageEncoder" (Stable Diffusion's),
+    # "TinyVAEImageEncoder", "DINOv2ImageEncoder", "TimmImageEncoder", or your own.
     e.NAME = "ConvImageEncoder"
-    # Channels of the image condition that is concatenated to the denoiser's input.
+    # Channels of the image condition; see DENOISER.CONDITIONING for how it enters.
     e.OUT_CHANNELS = 4
-    # Frozen: eval mode, no gradient, not in the checkpoint.
+    # Frozen: eval mode, no gradient, not in the checkpoint. Of DINOv2 and timm's networks this is
+    # the backbone (the projection after it is always trained), of the others the whole encoder.
     e.FREEZE = False
+    # Folder in which training keeps what an encoder that is frozen as a whole gives for a picture
+    # (float16, one file for each picture and flip), to read it in later epochs. Not worth it with
+    # random crops, which never come back. Empty: computed every time.
+    e.CACHE_DIR = ""
     # Further keyword arguments of that class, in capitals, e.g. for ConvImageEncoder
-    # {WIDTHS: [32, 64, 128, 256], NUM_BLOCKS: 1}; an argument it does not take raises.
+    # {WIDTHS: [32, 64, 128, 256], NUM_BLOCKS: 1}; an argument it does not take raises. All are
+    # listed in docs/EXTENDING.md.
     e.OPTIONS = CN(new_allowed=True)
 
 

@@ -4,9 +4,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ldmseg_d2.model_zoo import config_root, get_config, get_config_file
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+# The sizes in that repository's unet/config.json and vae/config.json.
+SD15_UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+    "norm_num_groups": 32,
+}
+SD15_VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "norm_num_groups": 32,
+}
 
 CONFIGS = sorted(str(p.relative_to(config_root())) for p in config_root().rglob("*.yaml"))
 
@@ -18,6 +42,25 @@ def test_there_are_configs_for_every_data_set():
             assert "_BASE_" in (config_root() / name).read_text(), f"{name} inherits nothing"
 
 
+def build_on_meta(cfg: CfgNode) -> torch.nn.Module:
+    """The config's model without any weights: those of stage 1 and of the hub need not be here.
+
+    The networks must fit together all the same, and on the meta device the paper's 860M parameters
+    cost neither memory nor time.
+    """
+    cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = ""
+    cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = ""
+    if "PRETRAINED" in cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS:
+        cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build_model(cfg)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_loads_and_builds(name):
     cfg = get_config(name)
@@ -25,13 +68,63 @@ def test_config_loads_and_builds(name):
         return
     assert cfg.MODEL.META_ARCHITECTURE in ("LDMSeg", "LDMSegAutoencoder")
     assert cfg.OUTPUT_DIR.startswith("output/"), "each config needs a folder of its own"
-    # Stage 2's autoencoder need not have been trained for the networks to fit together; and on
-    # the meta device the paper's 860M parameters cost neither memory nor time.
-    cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = ""
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        model = build_model(cfg)
+    model = build_on_meta(cfg)
     assert any(p.requires_grad for p in model.parameters())
+
+
+def test_sizes_of_stable_diffusion_1_5():
+    """What is built without the hub is what the hub's weights fit into: its published sizes."""
+    cfg = get_config("coco/ldmseg_sd15_coco.yaml")
+    assert cfg.MODEL.LDMSEG.DENOISER.PRETRAINED == SD15
+    assert cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED == SD15
+    model = build_on_meta(cfg)
+
+    # The UNet: 859,520,964 parameters with cross-attention and 4 input channels.
+    with torch.device("meta"):
+        published = UNet2DConditionModel(**SD15_UNET)
+        vae = AutoencoderKL(**SD15_VAE)
+    assert count(published) == 859_520_964 and count(vae) == 83_653_863
+    theirs = {k: tuple(v.shape) for k, v in published.state_dict().items()}
+    ours = {k: tuple(v.shape) for k, v in model.denoiser.unet.state_dict().items()}
+    removed = {k for k in theirs if ".attn2." in k or ".norm2." in k and "transformer" in k}
+    assert set(ours) == set(theirs) - removed
+    differing = {k for k in ours if ours[k] != theirs[k]}
+    assert differing == {"conv_in.weight"} and ours["conv_in.weight"] == (320, 12, 3, 3)
+    for key in ("attention_head_dim", "norm_num_groups", "down_block_types", "up_block_types"):
+        assert getattr(model.denoiser.unet.config, key) == SD15_UNET[key]
+
+    # The VAE: its encoder, with the same names and shapes.
+    theirs = {k: tuple(v.shape) for k, v in vae.state_dict().items()}
+    ours = {k: tuple(v.shape) for k, v in model.image_encoder.vae.state_dict().items()}
+    assert ours == {k: v for k, v in theirs.items() if k.startswith(("encoder.", "quant_conv."))}
+    assert model.image_encoder.scaling_factor == 0.18215 and model.image_encoder.stride == 8
+    assert model.frozen_prefixes == ("autoencoder.", "image_encoder.")
+
+
+def test_sizes_of_dinov2_vit_b():
+    cfg = get_config("coco/ldmseg_dinov2_vitb_coco.yaml")
+    assert cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED == "hub"
+    model = build_on_meta(cfg)
+    # Published: 86,580,480 parameters with the mask token of its training; 37 x 37 patches.
+    assert count(model.image_encoder.backbone) == 86_580_480 - 768
+    assert model.image_encoder.backbone.pos_embed.shape == (1, 37 * 37 + 1, 768)
+    assert model.image_encoder.input_side(cfg.INPUT.LDMSEG.IMAGE_SIZE) == 518
+    assert model.denoiser.unet.conv_in.in_channels == 4 + 64 + 4
+    assert model.frozen_prefixes == ("autoencoder.", "image_encoder.backbone.")
+
+
+@pytest.mark.parametrize("name", ["ldmseg_sd15_coco", "ldmseg_dinov2_vitb_coco"])
+def test_schedule_of_the_paper(name):
+    cfg = get_config(f"coco/{name}.yaml")
+    solver, diffusion = cfg.SOLVER, cfg.MODEL.LDMSEG.DIFFUSION
+    assert (solver.OPTIMIZER, solver.BASE_LR, solver.WEIGHT_DECAY) == ("ADAMW", 1e-4, 0.05)
+    assert (solver.IMS_PER_BATCH, solver.LR_SCHEDULER_NAME) == (256, "WarmupCosineLR")
+    assert 100_000 <= solver.MAX_ITER <= 200_000
+    clipping = solver.CLIP_GRADIENTS
+    assert (clipping.CLIP_TYPE, clipping.CLIP_VALUE) == ("full_model", 1.0)
+    assert (diffusion.PREDICTION_TYPE, diffusion.NUM_TRAIN_TIMESTEPS) == ("epsilon", 1000)
+    assert (diffusion.LOSS_WEIGHTING, diffusion.MIN_SNR_GAMMA) == ("min_snr", 2.0)
+    assert cfg.MODEL.LDMSEG.DENOISER.FREEZE == ["time_embedding"]
 
 
 def test_output_folders_are_all_different():
@@ -50,6 +143,9 @@ def test_stage_two_reads_what_stage_one_writes():
     for cfg in configs:
         weights = cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS
         if cfg.MODEL.META_ARCHITECTURE != "LDMSeg" or weights.startswith("ldmseg://"):
+            continue
+        if "official" in cfg.OUTPUT_DIR:  # its MODEL.WEIGHTS brings the autoencoder along
+            assert weights == ""
             continue
         stage1 = written[weights]
         for key in set(cfg.MODEL.LDMSEG.AUTOENCODER) - {"WEIGHTS", "LOSS"}:

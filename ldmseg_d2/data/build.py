@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .dataset_mapper import build_dataset_mapper
 from .packed_batch import PackedBatch
-from .sampler import ResumableTrainingSampler, seeded_rng
+from .sampler import ResumableTrainingSampler, sample_seed, seeded_rng
 
 __all__ = ["TrainingStream", "build_test_loader", "build_train_loader", "load_dataset_dicts"]
 
@@ -97,7 +97,8 @@ def _load_one(name: str) -> list[dict[str, Any]]:
 class TrainingStream(IterableDataset):
     """Mapped samples in a sampler's order, shared out among a DataLoader's workers by batches.
 
-    A sample's augmentation depends on (seed, position) alone, see `seeded_rng`.
+    A sample's augmentation depends on (seed, position) alone, see `seeded_rng`; so does the number
+    under the key `sample_seed`, from which a model draws what is random about the sample.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class TrainingStream(IterableDataset):
             # Mapped before it is yielded: the caller must not run with this sample's generators.
             with seeded_rng(self.sampler.seed, position):
                 sample = self.mapper(self.dataset[index])
+            sample["sample_seed"] = sample_seed(self.sampler.seed, position)
             yield sample
 
 
@@ -143,23 +145,26 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     the first batch is the k-th of an uninterrupted run.
 
     Args:
-        cfg: reads DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS, SEED and what
-            the mapper reads.
+        cfg: reads DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATION_STEPS,
+            DATALOADER.NUM_WORKERS, SEED and what the mapper reads.
         start_iter: iterations already done.
 
     Returns:
-        A loader of lists of IMS_PER_BATCH / world_size dicts, see the mapper.
+        A loader of lists of IMS_PER_BATCH / world_size dicts, see the mapper; each dict has
+        `sample_seed` (int) as well, see `TrainingStream`.
 
     Raises:
-        ValueError: if IMS_PER_BATCH is not a positive multiple of the number of processes; see
-            also `load_dataset_dicts`.
+        ValueError: if IMS_PER_BATCH is not a positive multiple of the number of processes times
+            ACCUMULATION_STEPS; see also `load_dataset_dicts`.
         FileNotFoundError: see `load_dataset_dicts`.
     """
     total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if total <= 0 or total % world_size:
+    steps = cfg.SOLVER.ACCUMULATION_STEPS
+    if steps < 1 or total <= 0 or total % (world_size * steps):
         raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {total}; it counts all processes together and must be a "
-            f"positive multiple of their number, {world_size}"
+            f"SOLVER.IMS_PER_BATCH is {total}; it counts all processes and micro-batches of an "
+            f"iteration together and must be a positive multiple of {world_size} process(es) x "
+            f"SOLVER.ACCUMULATION_STEPS {steps}"
         )
     seed = cfg.SEED
     if seed < 0:

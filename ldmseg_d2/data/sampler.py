@@ -14,7 +14,7 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-__all__ = ["ResumableTrainingSampler", "seeded_rng"]
+__all__ = ["ResumableTrainingSampler", "sample_seed", "seeded_rng"]
 
 
 class ResumableTrainingSampler(Sampler):
@@ -123,6 +123,21 @@ def seeded_rng(seed: int, position: int) -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-def _mix(seed: int, number: int) -> int:
-    """Hashes two numbers to one of 63 bits; numpy promises that SeedSequence never changes."""
-    return int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+def sample_seed(seed: int, position: int) -> int:
+    """The seed of what a model draws for the sample at a position (its noise, its ids).
+
+    Another one than that of the sample's augmentation, see `seeded_rng`.
+
+    Args:
+        seed: of the run, at least 0.
+        position: of the sample in the run, see `ResumableTrainingSampler`.
+
+    Returns:
+        A number of 63 bits.
+    """
+    return _mix(seed, position, 1)
+
+
+def _mix(*numbers: int) -> int:
+    """Hashes numbers to one of 63 bits; numpy promises that SeedSequence never changes."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

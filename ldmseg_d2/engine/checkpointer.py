@@ -1,6 +1,10 @@
 """Checkpoints that leave frozen networks out, load strictly, and survive a kill while saving."""
 
+import math
 import os
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         *,
         prefer_ema: bool = True,
         save_to_disk: bool | None = None,
+        before_save: Callable[[], None] | None = None,
         **checkpointables: Any,
     ) -> None:
         """
@@ -43,24 +48,33 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             prefer_ema: where only weights are loaded (no checkpointables), take the averaged ones
                 if the checkpoint has them.
             save_to_disk: None: in the main process only.
+            before_save: called by :meth:`save` in every process, also those that do not write.
             checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.prefer_ema = prefer_ema
         self.is_strict = hasattr(self.model, "frozen_prefixes")
         self.frozen_prefixes = tuple(getattr(self.model, "frozen_prefixes", ()))
+        self.before_save = before_save
         self._takes_ema = False
+        # What `resume_or_load` has read already: (path, content).
+        self._read: tuple[str, dict[str, Any]] | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``NAME.pth``, then name it in the file ``last_checkpoint``.
 
-        Both are complete or as they were before, whenever the process is killed.
+        Both are complete or as they were before, whenever the process is killed. All processes
+        must call this; the main one writes.
 
         Args:
             name: of the file, without ``.pth``.
             kwargs: more to save, for instance the iteration.
         """
-        if not self.save_dir or not self.save_to_disk:
+        if not self.save_dir:
+            return
+        if self.before_save is not None:
+            self.before_save()
+        if not self.save_to_disk:
             return
         data = {"model": without_prefixes(self.model.state_dict(), self.frozen_prefixes)}
         for key, checkpointable in self.checkpointables.items():
@@ -84,6 +98,62 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         with open(f"{path}.tmp", "w", encoding="utf-8") as file:
             file.write(last_filename_basename)
         os.replace(f"{path}.tmp", path)
+
+    def has_checkpoint(self) -> bool:
+        """Whether ``save_dir`` holds a checkpoint, be it damaged."""
+        return bool(self._list_checkpoints())
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Continue from the newest checkpoint in ``save_dir`` that can be read, or load weights.
+
+        A checkpoint that is missing or cut short, such as after a full disk, is passed over with a
+        warning: the one before it is taken.
+
+        Args:
+            path: of weights, where there is nothing to resume from.
+            resume: look for a checkpoint in ``save_dir``.
+
+        Returns:
+            As :meth:`load`.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`load`; and where there are checkpoints but none
+                can be read.
+        """
+        candidates = self._list_checkpoints() if resume else []
+        if not candidates:
+            return self.load(path, checkpointables=[])
+        for candidate in candidates:
+            try:
+                self._read = candidate, read_checkpoint(candidate)
+            except (FileNotFoundError, ValueError) as error:
+                self.logger.warning("Passing over a checkpoint that is not whole: %s", error)
+                continue
+            try:
+                return self.load(candidate)
+            finally:
+                self._read = None
+        raise ValueError(
+            f"None of the checkpoints in {self.save_dir} can be read: {', '.join(candidates)}. "
+            "Delete them, or train in another OUTPUT_DIR."
+        )
+
+    def _list_checkpoints(self) -> list[str]:
+        """Checkpoints in ``save_dir``, the one to resume from first, whether they are whole or not.
+
+        First what ``last_checkpoint`` names, then the others from the newest on: of the numbered
+        ones only those with lower numbers, as higher ones are of a training that was overwritten.
+        """
+        folder = Path(self.save_dir)
+        named = self.get_checkpoint_file() if (folder / "last_checkpoint").is_file() else ""
+        last = _iteration(os.path.basename(named))
+        others = [
+            path
+            for path in (folder.glob("model_*.pth") if self.save_dir else ())
+            if str(path) != named and (last is None or _iteration(path.name, math.inf) < last)
+        ]
+        others.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+        return [*([named] if os.path.basename(named) else []), *map(str, others)]
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and the state of the checkpointables.
@@ -109,7 +179,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         if not self.is_strict and not path.endswith(".safetensors"):
             return self._load_as_detectron2(path, names)
         self.logger.info("Loading %s ...", path)
-        checkpoint = read_checkpoint(path)
+        checkpoint = self._torch_load(path)
         if self.is_strict:
             state = select_weights(checkpoint, source=path, prefer_ema=self._takes_ema)
             load_into(self.model, state, source=path, ignore_missing=self.frozen_prefixes)
@@ -137,8 +207,8 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None
 
     def _torch_load(self, f: str) -> dict[str, Any]:
-        """Read a ``.pth`` for Detectron2's loading; called by its ``_load_file``."""
-        return read_checkpoint(f)
+        """Read a checkpoint, unless that has been done; called by Detectron2's ``_load_file``."""
+        return self._read[1] if self._read and self._read[0] == f else read_checkpoint(f)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Detectron2's loose loading, of the averaged weights where they are wanted."""
@@ -146,6 +216,12 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self.logger.info("These are the averaged weights (EMA).")
             checkpoint["model"] = dict(select_weights(checkpoint, source="the checkpoint"))
         return super()._load_model(checkpoint)
+
+
+def _iteration(name: str, default: float | None = None) -> float | None:
+    """The number in ``model_NUMBER.pth``; `default` for other names."""
+    number = re.fullmatch(r"model_(\d+)\.pth", name)
+    return int(number[1]) if number else default
 
 
 def to_plain(value: Any) -> Any:

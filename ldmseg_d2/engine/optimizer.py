@@ -26,6 +26,7 @@ LR_SCHEDULERS = (
 # Handled by the training step, not by the optimizer: see `full_model_clip_norm`.
 FULL_MODEL = "full_model"
 CLIP_TYPES = (FULL_MODEL, "norm", "value")
+IMAGE_ENCODER = "image_encoder."
 NORM_LAYERS = (
     nn.modules.batchnorm._NormBase,  # batch and instance norm
     nn.GroupNorm,
@@ -64,6 +65,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         image_encoder_multiplier=solver.IMAGE_ENCODER_MULTIPLIER,
+        image_encoder_layer_decay=solver.IMAGE_ENCODER_LAYER_DECAY,
     )
     if not groups:
         raise ValueError(
@@ -96,6 +98,7 @@ def parameter_groups(
     weight_decay_bias: float | None,
     bias_lr_factor: float = 1.0,
     image_encoder_multiplier: float = 1.0,
+    image_encoder_layer_decay: float = 1.0,
 ) -> list[dict]:
     """Sort the trainable parameters into groups of equal hyper-parameters.
 
@@ -105,7 +108,7 @@ def parameter_groups(
     Args:
         model: parameters without ``requires_grad`` are left out, shared ones come once.
         lr: learning rate; biases have it times `bias_lr_factor`, parameters whose name starts with
-            ``image_encoder.`` times `image_encoder_multiplier`.
+            ``image_encoder.`` times `image_encoder_multiplier` and :func:`layer_multiplier`.
         weight_decay: of weights; `weight_decay_norm` of norms; `weight_decay_bias` of biases, also
             those of norms; None: as weights.
 
@@ -126,10 +129,40 @@ def parameter_groups(
                     group["weight_decay"] = weight_decay_bias
             elif isinstance(module, NORM_LAYERS) or parameter.ndim <= 1:
                 group["weight_decay"] = weight_decay_norm
-            if full_name.startswith("image_encoder."):
-                group["lr"] *= image_encoder_multiplier
+            if full_name.startswith(IMAGE_ENCODER):
+                name_inside = full_name.removeprefix(IMAGE_ENCODER)
+                group["lr"] *= image_encoder_multiplier * layer_multiplier(
+                    model.image_encoder, name_inside, image_encoder_layer_decay
+                )
             groups.append(group)
     return reduce_param_groups(groups)
+
+
+def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> float:
+    """Layer-wise learning-rate decay of fine-tuning (BEiT, arXiv 2106.08254).
+
+    Args:
+        encoder: with ``num_layers`` and ``layer_of``, see ImageEncoder.
+        parameter_name: inside of the encoder.
+        decay: in (0, 1]; 1 is off.
+
+    Returns:
+        decay ^ (num_layers - 1 - layer): 1 at the top.
+
+    Raises:
+        ValueError: `decay` is out of range, or the encoder does not tell its layers.
+    """
+    if decay == 1.0:
+        return 1.0
+    if not 0.0 < decay < 1.0:
+        raise ValueError(f"SOLVER.IMAGE_ENCODER_LAYER_DECAY must be in (0, 1], got {decay}.")
+    num_layers = getattr(encoder, "num_layers", 1)
+    if num_layers == 1:
+        raise ValueError(
+            f"SOLVER.IMAGE_ENCODER_LAYER_DECAY is {decay}, but {type(encoder).__name__} does not "
+            "tell its layers (num_layers, layer_of): set it to 1.0."
+        )
+    return decay ** (num_layers - 1 - encoder.layer_of(parameter_name))
 
 
 def full_model_clip_norm(cfg: CfgNode) -> float | None:

@@ -14,6 +14,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class TrainStep(SimpleTrainer):
         max_grad_norm: float | None = None,
         norm_type: float = 2.0,
         seed: int = -1,
+        accumulation_steps: int = 1,
     ) -> None:
         """
         Args:
@@ -101,6 +103,8 @@ class TrainStep(SimpleTrainer):
                 clipping.
             norm_type: which norm, 2 for the Euclidean.
             seed: see :func:`seed_step`.
+            accumulation_steps: into how many micro-batches, one after the other, this process'
+                batch is divided; the gradients are those of the mean of their losses.
         """
         # The loader comes with the first iteration's number: see Trainer.
         super().__init__(model, None, optimizer)
@@ -109,6 +113,7 @@ class TrainStep(SimpleTrainer):
         self.max_grad_norm = max_grad_norm
         self.norm_type = norm_type
         self.seed = seed
+        self.accumulation_steps = accumulation_steps
         self.batch: list[dict[str, Any]] = []
         is_float16 = dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type) if is_float16 else None
@@ -119,6 +124,7 @@ class TrainStep(SimpleTrainer):
         Raises:
             FloatingPointError: a loss or the norm of the gradients is not finite; the weights are
                 those of the iteration before.
+            ValueError: the batch cannot be divided into ``accumulation_steps`` equal parts.
         """
         if not self.model.training:
             raise RuntimeError("The model was left in eval mode during training.")
@@ -129,10 +135,7 @@ class TrainStep(SimpleTrainer):
         seed_step(self.seed, self.iter, comm.get_rank())
 
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            losses = self.model(self.batch)
-        total = sum(losses.values())
-        (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
+        losses = self._accumulate_gradients()
         self.after_backward()
         grad_norm = self._clip_gradients()
         self._check_and_log(losses, grad_norm, data_time)
@@ -155,6 +158,29 @@ class TrainStep(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.grad_scaler and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _accumulate_gradients(self) -> dict[str, torch.Tensor]:
+        """Forward and backward over all micro-batches; returns the means of their losses."""
+        steps = self.accumulation_steps
+        size, rest = divmod(len(self.batch), steps)
+        if rest:
+            raise ValueError(
+                f"A batch of {len(self.batch)} samples cannot be divided into "
+                f"SOLVER.ACCUMULATION_STEPS {steps} equal parts."
+            )
+        means: dict[str, torch.Tensor] = {}
+        for step in range(steps):
+            is_last = step == steps - 1
+            # Processes need to exchange their gradients once, when all of them are there.
+            waits = not is_last and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if waits else contextlib.nullcontext():
+                with self._autocast():
+                    losses = self.model(self.batch[step * size : (step + 1) * size])
+                total = sum(losses.values()) / steps
+                (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
+            for name, loss in losses.items():
+                means[name] = means.get(name, 0.0) + loss.detach() / steps
+        return means
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.dtype is None:

@@ -37,7 +37,9 @@ from .hooks import (
 from .launch import wrap_in_ddp
 from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm
 from .reporting import describe_parameters, trim_metrics, write_results
+from .scaling import scale_config
 from .train_step import TrainStep, amp_dtype
+from .zero import gather_state, shard_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Trainer(DefaultTrainer):
         for name in ("detectron2", "ldmseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
-        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg = scale_config(cfg, comm.get_world_size())
         dtype = amp_dtype(
             enabled=cfg.SOLVER.AMP.ENABLED,
             precision=cfg.SOLVER.AMP.PRECISION,
@@ -77,6 +79,8 @@ class Trainer(DefaultTrainer):
         )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
+        if cfg.SOLVER.ZERO:
+            optimizer = shard_optimizer(optimizer)
         self.unwrapped_model = model
         self._trainer = TrainStep(
             wrap_in_ddp(model, cfg.MODEL.DEVICE),
@@ -86,6 +90,7 @@ class Trainer(DefaultTrainer):
             max_grad_norm=full_model_clip_norm(cfg),
             norm_type=cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE,
             seed=cfg.SEED,
+            accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         # After DistributedDataParallel, which gives all processes the weights of the first.
@@ -93,6 +98,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = LDMSegCheckpointer(
             model,
             cfg.OUTPUT_DIR,
+            before_save=lambda: gather_state(optimizer),
             trainer=weakref.proxy(self),
             **({"ema": self.ema} if self.ema else {}),
         )
@@ -166,7 +172,10 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg
         is_main = comm.is_main_process()
         checkpoints = PeriodicCheckpointer(
-            self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, max_to_keep=CHECKPOINTS_TO_KEEP
+            self.checkpointer,
+            cfg.SOLVER.CHECKPOINT_PERIOD,
+            # The others only take part: see LDMSegCheckpointer.save.
+            max_to_keep=CHECKPOINTS_TO_KEEP if is_main else None,
         )
         # The hook must not keep the trainer alive.
         trainer = weakref.proxy(self)
@@ -175,7 +184,7 @@ class Trainer(DefaultTrainer):
             *([SyncBuffersHook()] if comm.get_world_size() > 1 else []),
             *([EMAHook()] if self.ema else []),
             hooks.LRScheduler(),
-            *([checkpoints] if is_main else []),
+            checkpoints,
             EvalHook(cfg.TEST.EVAL_PERIOD, lambda: trainer._evaluate()),
             *([VisualizationHook(cfg.VIS_PERIOD), WriterHook()] if is_main else []),
         ]
@@ -271,7 +280,9 @@ class Trainer(DefaultTrainer):
         try:
             self._last_eval_results = self.test(self.cfg, self.evaluation_model)
         except Exception:
-            if self.iter < self.max_iter:
+            # With ZeRO all processes are needed to save, but perhaps only this one has failed.
+            needs_all = self.cfg.SOLVER.ZERO and comm.get_world_size() > 1
+            if self.iter < self.max_iter and not needs_all:
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
             raise
         return self._last_eval_results

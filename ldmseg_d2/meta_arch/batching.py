@@ -2,14 +2,15 @@
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures import keep_largest
+from ..structures import assign_ids, keep_largest
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,57 @@ def image_generator(seed: int, image_id: int | str, device: torch.device) -> tor
     """
     key = zlib.crc32(f"{seed}/{image_id}".encode())
     return torch.Generator(device=device).manual_seed(key)
+
+
+class SampleRandomness:
+    """What training draws for the samples of a batch.
+
+    Where every input has a ``sample_seed``, each sample's numbers come from a generator of its
+    own: they depend neither on how a batch is split over processes and micro-batches nor on what
+    was drawn before. Inputs without the key share torch's global generator.
+    """
+
+    def __init__(self, batched_inputs: Sequence[dict], device: torch.device) -> None:
+        """
+        Args:
+            batched_inputs: dicts, perhaps with ``sample_seed``, an int.
+            device: where the numbers are drawn.
+        """
+        self.batch_size = len(batched_inputs)
+        self.device = device
+        self.generators: list[torch.Generator] | None = None
+        if all("sample_seed" in entry for entry in batched_inputs):
+            self.generators = [
+                torch.Generator(device=device).manual_seed(entry["sample_seed"])
+                for entry in batched_inputs
+            ]
+
+    def randn(self, *shape: int) -> Tensor:
+        """(B, *shape) standard normal."""
+        return self._draw(torch.randn, shape)
+
+    def rand(self) -> Tensor:
+        """(B,) uniform in [0, 1)."""
+        return self._draw(torch.rand, ())
+
+    def randint(self, high: int, *shape: int) -> Tensor:
+        """(B, *shape) int64, uniform in 0..high - 1."""
+        return self._draw(lambda size, **where: torch.randint(high, size, **where), shape)
+
+    def assign_ids(self, segment_ids: Tensor, **kwargs: Any) -> Tensor:
+        """:func:`ldmseg_d2.structures.assign_ids` of (B, H, W) maps, one per sample."""
+        if self.generators is None:
+            return assign_ids(segment_ids, **kwargs)
+        pairs = zip(segment_ids, self.generators, strict=True)
+        maps = [assign_ids(one.unsqueeze(0), generator=g, **kwargs) for one, g in pairs]
+        return torch.cat(maps)
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        if self.generators is None:
+            return draw((self.batch_size, *shape), device=self.device)
+        return torch.stack(
+            [draw(shape, generator=generator, device=self.device) for generator in self.generators]
+        )
 
 
 def stack_images(batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor) -> Tensor:
@@ -93,3 +145,23 @@ def pad_to_square(x: Tensor, size: int) -> Tensor:
     """Pad (..., h, w) with zeros at the right and bottom to (..., size, size)."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, size - width, 0, size - height))
+
+
+def mostly_valid(ids: Tensor, size: int) -> Tensor:
+    """Latent cells of which at least half of the pixels are not void.
+
+    Args:
+        ids: (B, S, S) int64, 0 is void.
+        size: side h of the latents, a divisor of S.
+
+    Returns:
+        (B, 1, h, h) bool.
+    """
+    return F.avg_pool2d((ids != 0).float().unsqueeze(1), ids.shape[-1] // size) >= 0.5
+
+
+def spread_indices(num_steps: int, wanted: int) -> set[int]:
+    """At most ``wanted`` step indices spread over 0..num_steps - 1, the last one among them."""
+    if wanted <= 0:
+        return set()
+    return {round(i) for i in torch.linspace(num_steps - 1, 0, min(wanted, num_steps)).tolist()}

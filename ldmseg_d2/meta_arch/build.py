@@ -95,13 +95,31 @@ def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
 
 
 def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
-    """The image encoder of ``MODEL.LDMSEG.IMAGE_ENCODER``."""
+    """The image encoder of ``MODEL.LDMSEG.IMAGE_ENCODER``.
+
+    Raises:
+        ValueError: unknown name or option, or it needs photos in [-1, 1] and gets others.
+    """
     encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
-    return build_image_encoder(
+    built = build_image_encoder(
         encoder.NAME,
         out_channels=encoder.OUT_CHANNELS,
         options={key.lower(): value for key, value in encoder.OPTIONS.items()},
     )
+    if built.needs_unit_range and {*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD} != {127.5}:
+        raise ValueError(
+            f"{encoder.NAME} needs photos in [-1, 1] and converts them itself: leave "
+            f"MODEL.PIXEL_MEAN and PIXEL_STD at 127.5 (they are {cfg.MODEL.PIXEL_MEAN} and "
+            f"{cfg.MODEL.PIXEL_STD})"
+        )
+    if encoder.FREEZE and not built.is_pretrained and not cfg.MODEL.WEIGHTS:
+        logger.warning(
+            "MODEL.LDMSEG.IMAGE_ENCODER: %s is frozen with random weights, and the checkpoints of "
+            "a training leave frozen weights out: set its OPTIONS.PRETRAINED, or MODEL.WEIGHTS to "
+            "a file that has them",
+            encoder.NAME,
+        )
+    return built
 
 
 def build_denoiser(cfg: CfgNode) -> Denoiser:
@@ -117,8 +135,17 @@ def build_denoiser(cfg: CfgNode) -> Denoiser:
         layers_per_block=unet.LAYERS_PER_BLOCK,
         attention_head_dim=unet.ATTENTION_HEAD_DIM,
         norm_num_groups=unet.NORM_NUM_GROUPS,
+        pretrained=unet.PRETRAINED,
+        subfolder=unet.SUBFOLDER,
+        conv_in_mask_init=unet.CONV_IN_MASK_INIT,
+        conv_in_init=unet.CONV_IN_INIT,
+        conditioning=unet.CONDITIONING,
+        cross_attention=unet.CROSS_ATTENTION,
+        cross_attention_dim=unet.CROSS_ATTENTION_DIM,
         freeze=unet.FREEZE,
         gradient_checkpointing=unet.GRADIENT_CHECKPOINTING,
+        channels_last=unet.CHANNELS_LAST,
+        compile_unet=unet.COMPILE,
     )
 
 
@@ -137,22 +164,28 @@ def postprocess_arguments(cfg: CfgNode) -> dict:
 class FrozenPartsMixin:
     """Frozen sub-networks stay in eval mode inside ``train()`` and out of the checkpoint.
 
-    ``frozen_prefixes`` names them as prefixes of the state dict, e.g. ``("autoencoder.",)``.
+    ``frozen_prefixes`` names them as prefixes of the state dict, e.g.
+    ``("autoencoder.", "image_encoder.backbone.")``.
     """
 
     frozen_prefixes: tuple[str, ...] = ()
 
     def freeze_parts(self, *names: str) -> None:
-        """Freeze the named children for good."""
-        self.frozen_prefixes = tuple(f"{name}." for name in names)
+        """Freeze further sub-modules for good, such as ``image_encoder.backbone``."""
+        self.frozen_prefixes += tuple(f"{name}." for name in names)
         for name in names:
-            getattr(self, name).requires_grad_(False).eval()
+            self.get_submodule(name).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> nn.Module:
         super().train(mode)
         for prefix in self.frozen_prefixes:
-            getattr(self, prefix[:-1]).eval()
+            self.get_submodule(prefix[:-1]).eval()
         return self
+
+
+def encoder_parts(name: str, encoder: ImageEncoder) -> list[str]:
+    """What ``MODEL.LDMSEG.IMAGE_ENCODER.FREEZE`` freezes: dotted names of sub-modules."""
+    return [f"{name}.{part}" for part in encoder.backbone_names] or [name]
 
 
 def pixel_statistics(mean: list[float], std: list[float]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,23 +15,31 @@ from ..diffusion import (
     sample_latents,
     timestep_loss_weights,
 )
-from ..losses import factored_cross_entropy, id_cross_entropy
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..structures import assign_ids, match_ids
-from .batching import image_generator, stack_images, stack_segment_ids
+from ..structures import match_ids
+from .batching import (
+    SampleRandomness,
+    image_generator,
+    mostly_valid,
+    spread_indices,
+    stack_images,
+    stack_segment_ids,
+)
 from .build import (
     FrozenPartsMixin,
     build_condition_encoder,
     build_denoiser,
     build_mask_autoencoder,
     build_noise_scheduler,
+    encoder_parts,
     load_autoencoder_weights,
     pixel_statistics,
     postprocess_arguments,
 )
-from .mask_autoencoder import decode_panoptic
+from .latent_cache import LatentCache, build_latent_cache
+from .mask_autoencoder import decode_panoptic, decoded_cross_entropy
 
 
 @META_ARCH_REGISTRY.register()
@@ -57,6 +65,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         masked_loss: bool = True,
         decoded_loss_weight: float = 0.0,
         freeze_image_encoder: bool = False,
+        latent_cache: LatentCache | None = None,
         postprocess: dict | None = None,
         seed: int = 0,
     ) -> None:
@@ -75,7 +84,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             self_conditioning_prob: probability of a first pass in training.
             masked_loss: leave cells that are mostly void out of the loss.
             decoded_loss_weight: weight of the cross-entropy of the decoded x0 prediction.
-            freeze_image_encoder: keep the image encoder as it is.
+            freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
+            latent_cache: keeps what a frozen image encoder gives in training.
             postprocess: keyword arguments of ``logits_to_panoptic``.
             seed: of the noise at test, together with the image's id.
 
@@ -104,13 +114,15 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.self_conditioning_prob = self_conditioning_prob
         self.masked_loss = masked_loss
         self.decoded_loss_weight = decoded_loss_weight
+        self.latent_cache = latent_cache
         self.postprocess = postprocess or {}
         self.seed = seed
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
         self.register_buffer("timestep_weights", timestep_weights, persistent=False)
-        self.freeze_parts(*["autoencoder", *["image_encoder"] * freeze_image_encoder])
+        frozen = encoder_parts("image_encoder", image_encoder) if freeze_image_encoder else []
+        self.freeze_parts("autoencoder", *frozen)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -138,6 +150,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "masked_loss": ldmseg.DIFFUSION.MASKED_LOSS,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
+            "latent_cache": build_latent_cache(cfg),
             "postprocess": postprocess_arguments(cfg),
             "seed": cfg.SEED,
         }
@@ -160,6 +173,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 * ``height``, ``width``: size of the result (at test);
                 * ``image_id``: seeds the noise at test, together with ``seed`` if given;
                 * ``segment_ids``: int64 (h, w), 0 is void (in training);
+                * ``sample_seed``: int, optional in training, see :class:`SampleRandomness`;
                 * ``return_steps``: int, optional at test: decode this many intermediate x0
                   predictions as well.
 
@@ -169,18 +183,17 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             asked for ``steps``: dicts with ``timestep`` and ``panoptic_seg``.
         """
         images = stack_images(batched_inputs, self.image_size, self.pixel_mean, self.pixel_std)
-        condition = self.encode_images(images)
+        cache = self.latent_cache if self.training else None
+        condition = cache(batched_inputs, images, self) if cache else self.encode_images(images)
         if self.training:
             return self._training_losses(batched_inputs, condition)
         return self._inference(batched_inputs, condition)
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Condition (B, C', h, w) at the latent's resolution, from photos (B, 3, S, S)."""
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and "image_encoder." not in self.frozen_prefixes
-        ):
-            condition = self.image_encoder(images)
-        if condition.shape[-1] != self.latent_size:
+        """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
+        # What is frozen in it builds no graph: neither its weights nor photos need a gradient.
+        condition = self.image_encoder(images)
+        if self.denoiser.conditioning == "concat" and condition.shape[-1] != self.latent_size:
             condition = F.interpolate(
                 condition, size=(self.latent_size,) * 2, mode="bilinear", align_corners=False
             )
@@ -188,7 +201,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
     @torch.no_grad()
     def encode_masks(
-        self, segment_ids: Tensor, condition: Tensor, noise: Tensor
+        self, segment_ids: Tensor, condition: Tensor, noise: Tensor, randomness: SampleRandomness
     ) -> tuple[Tensor, Tensor]:
         """Assign ids and encode them.
 
@@ -196,6 +209,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             segment_ids: (B, S, S) int64, consecutive ids in each map.
             condition: (B, C', h, w), and
             noise: (B, C, h, w), the sample's own: "matched" ids depend on them.
+            randomness: of "random" ids.
 
         Returns:
             Normalised latents (B, C, h, w), and the assigned ids (B, S, S).
@@ -208,7 +222,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             decoded = self.autoencoder.decode(self.autoencoder.denormalize(x0))
             ids = match_ids(segment_ids, decoded, self.autoencoder.id_logits)
         else:
-            ids = assign_ids(
+            ids = randomness.assign_ids(
                 segment_ids,
                 num_bits=self.autoencoder.num_bits,
                 method=self.id_assignment,
@@ -218,20 +232,16 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         return self.autoencoder.normalize(self.autoencoder.encode(ids).mean), ids
 
     def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
-        segment_ids = stack_segment_ids(
-            batched_inputs, self.image_size, self.autoencoder.num_ids - 1
-        )
-        batch = len(segment_ids)
-        noise = torch.randn(batch, *self.latent_shape, device=self.device)
-        x0, ids = self.encode_masks(segment_ids, condition, noise)
-        t = torch.randint(len(self.timestep_weights), (batch,), device=self.device)
+        max_segments = self.autoencoder.num_ids - 1
+        segment_ids = stack_segment_ids(batched_inputs, self.image_size, max_segments)
+        randomness = SampleRandomness(batched_inputs, self.device)
+        noise = randomness.randn(*self.latent_shape)
+        x0, ids = self.encode_masks(segment_ids, condition, noise, randomness)
+        t = randomness.randint(len(self.timestep_weights))
         chosen = None
         if self.denoiser.self_conditioning:
-            chosen = torch.rand(batch, device=self.device) < self.self_conditioning_prob
-        valid = None
-        if self.masked_loss:
-            factor = self.autoencoder.downsample_factor
-            valid = F.avg_pool2d((ids != 0).float().unsqueeze(1), factor) >= 0.5  # [B, 1, h, w]
+            chosen = randomness.rand() < self.self_conditioning_prob
+        valid = mostly_valid(ids, self.latent_size) if self.masked_loss else None
         result = diffusion_loss(
             lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
             x0,
@@ -244,10 +254,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         )
         losses = {"loss_diffusion": result.loss}
         if self.decoded_loss_weight > 0:
-            head_output = self.autoencoder.decode(self.autoencoder.denormalize(result.x0))
-            factored = self.autoencoder.head == "factored"
-            cross_entropy = factored_cross_entropy if factored else id_cross_entropy
-            losses["loss_decoded"] = self.decoded_loss_weight * cross_entropy(head_output, ids)
+            loss = decoded_cross_entropy(self.autoencoder, result.x0, ids)
+            losses["loss_decoded"] = self.decoded_loss_weight * loss
         return losses
 
     @torch.no_grad()
@@ -289,10 +297,3 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             decode_panoptic(self.autoencoder, one, entry, self.postprocess)
             for one, entry in zip(head_output, batched_inputs, strict=True)
         ]
-
-
-def spread_indices(num_steps: int, wanted: int) -> set[int]:
-    """At most ``wanted`` step indices spread over 0..num_steps - 1, the last one among them."""
-    if wanted <= 0:
-        return set()
-    return {round(i) for i in torch.linspace(num_steps - 1, 0, min(wanted, num_steps)).tolist()}

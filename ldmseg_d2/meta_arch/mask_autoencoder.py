@@ -16,7 +16,7 @@ from ..losses import (
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..postprocessing import logits_to_panoptic
 from ..structures import assign_ids, keep_largest
-from .batching import image_generator, stack_segment_ids
+from .batching import SampleRandomness, image_generator, stack_segment_ids
 from .build import build_mask_autoencoder, postprocess_arguments
 
 
@@ -104,6 +104,9 @@ class LDMSegAutoencoder(nn.Module):
             batched_inputs: a list of dicts, one per picture, with
 
                 * ``segment_ids``: int64 (h, w), 0 is void, h and w at most ``image_size``;
+                * ``sample_seed``: int, seeds ids and crop in training; see
+                  :class:`SampleRandomness`. Points, the posterior's sample and latent noise come
+                  from torch's global generator;
                 * ``height``, ``width``: size of the result (at test);
                 * ``image_id``: seeds the ids drawn at test.
 
@@ -116,9 +119,10 @@ class LDMSegAutoencoder(nn.Module):
         segment_ids = stack_segment_ids(batched_inputs, self.image_size, max_segments)
         if not self.training:
             return self._reconstruct(batched_inputs, segment_ids)
+        randomness = SampleRandomness(batched_inputs, self.device)
         if self.crop_size:
-            segment_ids = self._random_crops(segment_ids)
-        ids = assign_ids(
+            segment_ids = self._random_crops(segment_ids, randomness)
+        ids = randomness.assign_ids(
             segment_ids.to(self.device), num_bits=self.autoencoder.num_bits, method="random"
         )
         head_output, posterior = self.autoencoder(ids)
@@ -149,9 +153,8 @@ class LDMSegAutoencoder(nn.Module):
             for one, entry in zip(head_output, batched_inputs, strict=True)
         ]
 
-    def _random_crops(self, segment_ids: Tensor) -> Tensor:
-        room = self.image_size - self.crop_size + 1
-        corners = torch.randint(room, (len(segment_ids), 2)).tolist()
+    def _random_crops(self, segment_ids: Tensor, randomness: SampleRandomness) -> Tensor:
+        corners = randomness.randint(self.image_size - self.crop_size + 1, 2).tolist()
         size, max_segments = self.crop_size, self.autoencoder.num_ids - 1
         # keep_largest makes the ids consecutive again: a crop may have lost some.
         crops = [
@@ -211,3 +214,16 @@ def decode_panoptic(
     head_output = head_output[:, :height, :width]
     logits = autoencoder.id_logits(head_output.unsqueeze(0).float())[0]
     return logits_to_panoptic(logits, (entry["height"], entry["width"]), **postprocess)
+
+
+def decoded_cross_entropy(autoencoder: MaskAutoencoder, latents: Tensor, ids: Tensor) -> Tensor:
+    """Cross-entropy (scalar) between decoded latents and the ids that they stand for.
+
+    Args:
+        autoencoder: decodes; void pixels are left out.
+        latents: (B, C, h, w) normalised.
+        ids: (B, S, S) int64.
+    """
+    head_output = autoencoder.decode(autoencoder.denormalize(latents))
+    factored = autoencoder.head == "factored"
+    return (factored_cross_entropy if factored else id_cross_entropy)(head_output, ids)

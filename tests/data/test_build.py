@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ldmseg_d2.data import ResumableTrainingSampler, build_test_loader, build_train_loader
 from ldmseg_d2.data.packed_batch import PackedBatch
-from ldmseg_d2.data.sampler import seeded_rng
+from ldmseg_d2.data.sampler import sample_seed, seeded_rng
 
 from .helpers import tiny_config
 
@@ -85,6 +85,8 @@ def test_seeded_rng_is_a_function_of_seed_and_position():
     assert np.array_equal(np.random.get_state()[1], before)
 
 
+# Seed 0, position 0.
+GOLDEN_SEED = 4324601099084218337
 # Two epochs of 8 samples, seed 0.
 GOLDEN_ORDER = [3, 2, 5, 1, 7, 4, 6, 0, 5, 6, 4, 3, 1, 7, 2, 0]
 
@@ -187,3 +189,22 @@ def test_packed_batch_round_trip():
     got[0]["depth"].zero_()
     assert torch.equal(got[0]["image"], batch[0]["image"])
     assert pickle.loads(pickle.dumps(PackedBatch([{"a": 1}]))) == [{"a": 1}]
+
+
+def test_sample_seeds_are_the_positions_own(tiny):
+    cfg = tiny_config(batch=2)
+    seeds = [r["sample_seed"] for batch in batches(cfg, 6) for r in batch]
+    assert seeds == [sample_seed(cfg.SEED, position) for position in range(12)]
+    assert len(set(seeds)) == 12 and all(0 <= seed < 2**63 for seed in seeds)
+    # Pinned: a resumed training must draw what it would have drawn.
+    assert sample_seed(0, 0) == GOLDEN_SEED
+    assert sample_seed(0, 1) != sample_seed(1, 0)
+    assert all("sample_seed" not in r for batch in build_test_loader(cfg, "tiny") for r in batch)
+
+
+@pytest.mark.parametrize("batch, steps, message", [(4, 3, "ACCUMULATION_STEPS 3"), (4, 0, "S 0")])
+def test_batch_and_micro_batches_are_checked(tiny, batch, steps, message):
+    cfg = tiny_config(batch=batch)
+    cfg.SOLVER.ACCUMULATION_STEPS = steps
+    with pytest.raises(ValueError, match=message):
+        build_train_loader(cfg)

@@ -231,3 +231,71 @@ def test_to_plain():
     plain = to_plain({"a": [np.float32(0.5), (np.int64(2),)], "b": np.zeros(2)})
     assert plain["a"] == [0.5, (2,)] and type(plain["a"][1][0]) is int
     assert torch.equal(plain["b"], torch.zeros(2, dtype=torch.float64))
+
+
+def save_numbered(folder, *iterations: int) -> LDMSegCheckpointer:
+    """Checkpoints of a tiny model as PeriodicCheckpointer names them."""
+    net = nn.Linear(2, 2)
+    net.frozen_prefixes = ()
+    checkpointer = LDMSegCheckpointer(net, str(folder))
+    for iteration in iterations:
+        checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+    return checkpointer
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("damage", [cut_short, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_the_last_good_checkpoint_is_found(tmp_path, caplog, damage):
+    checkpointer = save_numbered(tmp_path, 1, 3, 5, 7)
+    for iteration in (5, 7):
+        damage(tmp_path / f"model_{iteration:07d}.pth")
+    assert checkpointer.has_checkpoint()
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
+    assert "model_0000007.pth" in caplog.text and "Passing over a checkpoint" in caplog.text
+
+
+def test_last_checkpoint_may_be_missing_or_empty(tmp_path):
+    checkpointer = save_numbered(tmp_path, 1, 3)
+    (tmp_path / "last_checkpoint").write_text("")
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
+    (tmp_path / "last_checkpoint").unlink()
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
+    checkpointer.save("model_final", iteration=4)
+    cut_short(tmp_path / "model_final.pth")
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 3}
+
+
+def test_checkpoints_of_an_overwritten_training_are_not_taken(tmp_path):
+    save_numbered(tmp_path, 900, 1000)
+    checkpointer = save_numbered(tmp_path, 1, 3)
+    cut_short(tmp_path / "model_0000003.pth")
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 1}
+
+
+def test_no_checkpoint_is_whole(tmp_path):
+    checkpointer = save_numbered(tmp_path, 1, 3)
+    for path in tmp_path.glob("*.pth"):
+        cut_short(path)
+    with pytest.raises(ValueError, match="None of the checkpoints in .* can be read"):
+        checkpointer.resume_or_load("", resume=True)
+    # Weights that do not fit are no damage: older ones would not fit either.
+    checkpointer = save_numbered(tmp_path, 1, 3)
+    checkpointer.model = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="do not fit"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_every_process_takes_part_in_saving(tmp_path, monkeypatch):
+    calls = []
+    net = nn.Linear(2, 2)
+    for is_main in (True, False):
+        monkeypatch.setattr(comm, "is_main_process", lambda is_main=is_main: is_main)
+        checkpointer = LDMSegCheckpointer(
+            net, str(tmp_path / str(is_main)), before_save=lambda: calls.append(1)
+        )
+        checkpointer.save("m")
+        assert (tmp_path / str(is_main) / "m.pth").exists() == is_main
+    assert len(calls) == 2

@@ -8,6 +8,7 @@ from torch import nn
 
 from ldmseg_d2.engine import build_lr_scheduler, build_optimizer, load_config
 from ldmseg_d2.engine.optimizer import parameter_groups
+from ldmseg_d2.modeling.image_encoder import build_image_encoder
 
 
 class ScaleOnly(nn.Module):
@@ -59,6 +60,71 @@ def test_groups_by_kind_of_parameter():
     assert found == expected
     assert sum(len(group["params"]) for group in groups) == len(expected)
     assert len(groups) == len(set(expected.values()))
+
+
+class LayeredEncoder(nn.Module):
+    """Embedding, two blocks and a head, which tell their layers as DINOv2ImageEncoder does."""
+
+    num_layers = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(3, 3)
+        self.blocks = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        self.head = nn.Linear(3, 3)
+
+    def layer_of(self, parameter_name: str) -> int:
+        first, second = parameter_name.split(".")[:2]
+        return {"embed": 0, "head": 3}[first] if first != "blocks" else int(second) + 1
+
+
+def rates(model: nn.Module, *opts) -> dict[str, float]:
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = build_optimizer(make_config(*opts), model).param_groups
+    return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
+
+
+def test_layer_decay_of_the_image_encoder():
+    model = small_model()
+    model.image_encoder = LayeredEncoder()
+    found = rates(
+        model,
+        *("SOLVER.BASE_LR", 8.0),
+        *("SOLVER.IMAGE_ENCODER_MULTIPLIER", 0.5),
+        *("SOLVER.IMAGE_ENCODER_LAYER_DECAY", 0.75),
+    )
+    # 8 x 0.5 x 0.75^(3 - layer)
+    expected = {"embed": 1.6875, "blocks.0": 2.25, "blocks.1": 3.0, "head": 4.0}
+    for name, lr in expected.items():
+        for kind in ("weight", "bias"):
+            assert found.pop(f"image_encoder.{name}.{kind}") == pytest.approx(lr)
+    assert set(found.values()) == {8.0}
+
+
+def test_layer_decay_of_dinov2():
+    options = {"model_name": "vit_small_patch14_reg4_dinov2", "pretrained": ""}
+    options["model_kwargs"] = {"depth": 3, "embed_dim": 8, "num_heads": 2}
+    model = nn.Module()
+    model.image_encoder = build_image_encoder("DINOv2ImageEncoder", out_channels=4, options=options)
+    found = rates(model, *("SOLVER.BASE_LR", 1.0), *("SOLVER.IMAGE_ENCODER_LAYER_DECAY", 0.5))
+    for name, lr in found.items():
+        block = name.split("blocks.")[1][0] if "blocks." in name else None
+        if block is not None:  # block i of n = 4: 0.5^(n - i), the first one i = 1
+            assert lr == 0.5 ** (4 - 1 - int(block)), name
+        else:
+            assert lr == (1.0 if ".projection." in name or ".norm." in name else 0.5**4), name
+    assert {0.5**k for k in range(5)} == set(found.values())
+    assert len(found) == len(list(model.parameters()))
+
+
+def test_layer_decay_that_cannot_be_raises():
+    key = "SOLVER.IMAGE_ENCODER_LAYER_DECAY"
+    with pytest.raises(ValueError, match=f"{key} is 0.9, but Linear does not tell its layers"):
+        build_optimizer(make_config(key, 0.9), small_model())
+    with pytest.raises(ValueError, match=f"{key} must be in \\(0, 1\\], got 1.5"):
+        build_optimizer(make_config(key, 1.5), small_model())
+    # A model without an image encoder, such as stage 1's, has nothing to decay.
+    assert set(rates(nn.Linear(2, 2), key, 0.9).values()) == {1e-4}
 
 
 def test_bias_decays_like_weights_where_none():

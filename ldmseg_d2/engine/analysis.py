@@ -1,0 +1,187 @@
+"""What a config takes: parameters, operations, memory.
+
+Operations count a multiplication and an addition as two (2 x MAC), in convolutions, linear layers
+and attention. They are counted on torch's meta device, where tensors have shapes but no values, so
+that a model of any size can be asked about. Pretrained weights are never loaded.
+"""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ldmseg_d2.meta_arch import build
+from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
+
+from .ema import ModelEMA
+from .optimizer import build_optimizer
+
+# Bytes of a trained parameter in float32: weight, gradient, AdamW's two averages.
+BYTES_TRAINED = 16
+
+
+def without_weights(cfg: CfgNode) -> CfgNode:
+    """The same networks, with random weights: nothing is downloaded or read."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    ldmseg = cfg.MODEL.LDMSEG
+    cfg.MODEL.WEIGHTS = ldmseg.AUTOENCODER.WEIGHTS = ldmseg.DENOISER.PRETRAINED = ""
+    ldmseg.DENOISER.COMPILE = False
+    encoder = ldmseg.IMAGE_ENCODER
+    encoder.CACHE_DIR = ""
+    parameters = inspect.signature(IMAGE_ENCODER_REGISTRY.get(encoder.NAME).__init__).parameters
+    if "pretrained" in parameters:
+        encoder.OPTIONS.PRETRAINED = "" if parameters["pretrained"].default == "" else False
+    return cfg
+
+
+def build_parts(cfg: CfgNode) -> dict[str, nn.Module]:
+    """The networks of a config on the meta device: shapes without values, at no cost."""
+    with torch.device("meta"):
+        parts = {"autoencoder": build.build_mask_autoencoder(cfg)}
+        if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
+            parts["image_encoder"] = build.build_condition_encoder(cfg)
+            parts["denoiser"] = build.build_denoiser(cfg)
+            parts["autoencoder"].requires_grad_(False).eval()
+            if cfg.MODEL.LDMSEG.IMAGE_ENCODER.FREEZE:
+                encoder = parts["image_encoder"]
+                for name in encoder.backbone_names or ("",):
+                    encoder.get_submodule(name).requires_grad_(False).eval()
+    return parts
+
+
+def count_flops(
+    function: Callable[..., Tensor], *args: Tensor, backward: bool = False
+) -> tuple[float, Tensor]:
+    """Operations of ``function(*args)``, and of the way back, and its result."""
+    # The counter knows the mathematics of attention, and not every fused kernel of it.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        output = function(*args)
+        if backward and output.requires_grad:
+            output.float().sum().backward()
+    return float(counter.get_total_flops()), output
+
+
+def analyze(cfg: CfgNode) -> dict:
+    """Parameters, operations of one picture, and the least memory that training takes.
+
+    Returns:
+        ``parameters``: part to (all, trained); ``flops``: what to operations of one picture, with
+        the keys "step" (of the sampler; LDMSeg alone), "inference" (all steps, image encoder and
+        decoder) and "training" (forward and backward of one picture); ``least_bytes``: weights,
+        gradients, AdamW's state and the averaged weights, without activations.
+    """
+    cfg = without_weights(cfg)
+    parts = build_parts(cfg)
+    counts = {
+        name: (
+            sum(p.numel() for p in part.parameters()),
+            sum(p.numel() for p in part.parameters() if p.requires_grad),
+        )
+        for name, part in parts.items()
+    }
+    total, trained = (sum(count[i] for count in counts.values()) for i in (0, 1))
+    flops = ldmseg_flops(cfg, parts) if "denoiser" in parts else autoencoder_flops(cfg, parts)
+    ema = 4 * trained if cfg.MODEL.EMA.ENABLED else 0
+    least = BYTES_TRAINED * trained + 4 * (total - trained) + ema
+    return {"parameters": counts, "flops": flops, "least_bytes": least}
+
+
+def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
+    """Stage 1; its losses, which are cheap beside the network, are left out."""
+    autoencoder, size = parts["autoencoder"], cfg.INPUT.LDMSEG.IMAGE_SIZE
+    crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or size
+    channels = autoencoder.num_bits
+    bits, cropped = (torch.zeros(1, channels, s, s, device="meta") for s in (size, crop))
+
+    def reconstruct(bits: Tensor) -> Tensor:
+        return autoencoder.decode(autoencoder.encoder(bits)[:, : autoencoder.latent_channels])
+
+    training, _ = count_flops(reconstruct, cropped, backward=True)
+    return {"inference": count_flops(reconstruct, bits)[0], "training": training}
+
+
+def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
+    """Stage 2. Self-conditioning's and matched ids' extra passes are counted as always made."""
+    ldmseg, size = cfg.MODEL.LDMSEG, cfg.INPUT.LDMSEG.IMAGE_SIZE
+    autoencoder, denoiser = parts["autoencoder"], parts["denoiser"]
+    latents = size // autoencoder.downsample_factor
+    images = torch.zeros(1, 3, size, size, device="meta")
+    bits = torch.zeros(1, autoencoder.num_bits, size, size, device="meta")
+    x = torch.zeros(1, autoencoder.latent_channels, latents, latents, device="meta")
+    t = torch.zeros(1, dtype=torch.int64, device="meta")
+
+    def condition(photo: Tensor) -> Tensor:
+        grid = parts["image_encoder"](photo)
+        if ldmseg.DENOISER.CONDITIONING != "concat" or grid.shape[-1] == latents:
+            return grid
+        return nn.functional.interpolate(grid, size=(latents, latents), mode="bilinear")
+
+    def denoise(photo: Tensor) -> Tensor:
+        return denoiser(x, t, condition(photo))
+
+    with torch.no_grad():
+        encode_image, seen = count_flops(condition, images)
+        step, _ = count_flops(denoiser, x, t, seen)
+        encode_mask, _ = count_flops(autoencoder.encoder, bits)
+        decode, _ = count_flops(autoencoder.decode, x)
+    training = count_flops(denoise, images, backward=True)[0] + encode_mask
+    diffusion = ldmseg.DIFFUSION
+    if diffusion.SELF_CONDITIONING and diffusion.SELF_CONDITIONING_PROB > 0:
+        training += step
+    if ldmseg.ID_ASSIGNMENT == "matched":
+        training += step + decode
+    if diffusion.DECODED_LOSS_WEIGHT > 0:
+        training += count_flops(autoencoder.decode, x.requires_grad_(True), backward=True)[0]
+    inference = encode_image + ldmseg.SAMPLER.NUM_INFERENCE_STEPS * step + decode
+    return {"step": step, "inference": inference, "training": training}
+
+
+def fake_batch(size: int, number: int) -> list[dict]:
+    """Grey pictures with two segments."""
+    ids = torch.ones(size, size, dtype=torch.int64)
+    ids[: size // 2] = 2
+    image = torch.full((3, size, size), 127, dtype=torch.uint8)
+    entry = {"image": image, "segment_ids": ids, "height": size, "width": size}
+    return [{**entry, "image_id": i} for i in range(number)]
+
+
+def measure_here(cfg: CfgNode, what: str, number: int) -> float:
+    """Peak memory in bytes of a training step or an inference in this, fresh, process."""
+    cfg = without_weights(cfg)
+    cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
+    cuda = cfg.MODEL.DEVICE.startswith("cuda")
+    model = build_model(cfg)
+    batch = fake_batch(cfg.INPUT.LDMSEG.IMAGE_SIZE, number)
+    amp = cfg.SOLVER.AMP
+    precision = torch.float16 if amp.PRECISION == "float16" else torch.bfloat16
+    if what == "inference":
+        with torch.no_grad():
+            model.eval()(batch)
+    else:
+        model.train()
+        optimizer = build_optimizer(cfg, model)
+        ema = ModelEMA(model, decay=cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
+        for _ in range(2):  # the second one finds the optimizer's state in place
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(model.device.type, precision, enabled=amp.ENABLED and cuda):
+                losses = model(batch)
+            sum(losses.values()).backward()
+            optimizer.step()
+            if ema:
+                ema.update(model)
+    return float(torch.cuda.max_memory_allocated()) if cuda else peak_resident_bytes()
+
+
+def peak_resident_bytes() -> float:
+    """This process' largest resident memory so far (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return float(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM: memory can be measured on Linux only")

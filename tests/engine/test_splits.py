@@ -1,0 +1,183 @@
+"""A batch gives the same training however it is split over processes and micro-batches."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import LDMSEG, tiny_batch, tiny_config
+from tiny_model import TinyTrainer, run_trainer
+from tiny_model import tiny_config as tiny_net_config
+
+from ldmseg_d2.data import register_all
+from ldmseg_d2.data.datasets.scenes import write_scenes
+from ldmseg_d2.engine import Trainer, launch
+from ldmseg_d2.engine.scaling import scale_config
+from ldmseg_d2.meta_arch.batching import SampleRandomness
+
+# (name, processes, accumulation steps); the batch of a step is 4 in all.
+SPLITS = [("one", 1, 1), ("two_processes", 2, 1), ("two_steps", 1, 2)]
+
+
+def split_config(root: str, name: str, steps: int):
+    """A small LDMSeg with everything random in training that it can have."""
+    return tiny_config(
+        LDMSEG,
+        "DATASETS.TEST", (),
+        "DATALOADER.NUM_WORKERS", 0,
+        "SOLVER.IMS_PER_BATCH", 4,
+        "SOLVER.ACCUMULATION_STEPS", steps,
+        "SOLVER.MAX_ITER", 5,
+        "SOLVER.WARMUP_ITERS", 0,
+        "VIS_PERIOD", 0,
+        "MODEL.LDMSEG.ID_ASSIGNMENT", "random",
+        "MODEL.LDMSEG.DIFFUSION.SELF_CONDITIONING", True,
+        "MODEL.LDMSEG.DIFFUSION.MASKED_LOSS", False,
+        "OUTPUT_DIR", str(Path(root) / name),
+    )  # fmt: skip
+
+
+def train(root: str, name: str, steps: int) -> None:
+    """Run in every process."""
+    register_all(root, overwrite=True)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    trainer = Trainer(split_config(root, name, steps))
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    if trainer.checkpointer.save_to_disk:
+        losses = [value for value, _ in trainer.storage.history("total_loss").values()]
+        (Path(root) / f"{name}.json").write_text(json.dumps(losses))
+
+
+@pytest.mark.slow
+def test_processes_and_micro_batches_give_the_same_training(tmp_path, catalogs):
+    write_scenes(tmp_path / "scenes", "train", num_images=6, size=64, seed=0)
+    for name, processes, steps in SPLITS:
+        launch(train, processes, device="cpu", args=(str(tmp_path), name, steps))
+    losses = [json.loads((tmp_path / f"{name}.json").read_text()) for name, *_ in SPLITS]
+    final = [
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True) for name, *_ in SPLITS
+    ]
+    assert len(losses[0]) == 5
+    for other_losses, other in zip(losses[1:], final[1:]):
+        assert other_losses == pytest.approx(losses[0], rel=1e-4)
+        for kind in ("model", "ema"):
+            ours, theirs = final[0][kind], other[kind]
+            ours, theirs = (x.get("model", x) for x in (ours, theirs))
+            assert ours.keys() == theirs.keys()
+            for key in ours:
+                torch.testing.assert_close(theirs[key], ours[key], rtol=2e-3, atol=2e-4, msg=key)
+
+
+def seeded(batch: list[dict]) -> list[dict]:
+    return [{**entry, "sample_seed": 100 + i} for i, entry in enumerate(batch)]
+
+
+@pytest.mark.parametrize("device", ["cpu"])
+def test_a_samples_numbers_are_its_own(device):
+    batch = seeded(tiny_batch(3))
+    together = SampleRandomness(batch, torch.device(device))
+    drawn = [together.randn(2, 3), together.randint(1000), together.rand(), together.randint(9, 2)]
+    assert [tuple(x.shape) for x in drawn] == [(3, 2, 3), (3,), (3,), (3, 2)]
+    torch.manual_seed(5)
+    last = SampleRandomness(batch[2:], torch.device(device))
+    alone = [last.randn(2, 3), last.randint(1000), last.rand(), last.randint(9, 2)]
+    for whole, one in zip(drawn, alone):
+        assert torch.equal(whole[2:], one)
+        assert whole.dtype == one.dtype
+
+
+def test_ids_are_the_samples_own_too():
+    batch = seeded(tiny_batch(3))
+    maps = torch.stack([entry["segment_ids"] for entry in batch])
+    ids = [
+        SampleRandomness(part, torch.device("cpu")).assign_ids(some, num_bits=7, method="random")
+        for part, some in ((batch, maps), (batch[1:2], maps[1:2]))
+    ]
+    assert torch.equal(ids[0][1:2], ids[1])
+
+
+def test_without_the_key_the_global_generator_is_used():
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        randomness = SampleRandomness(tiny_batch(2), torch.device("cpu"))
+        drawn.append(randomness.randn(4))
+    assert torch.equal(*drawn)
+    torch.manual_seed(3)
+    assert torch.equal(drawn[0], torch.randn(2, 4))
+
+
+def test_accumulation_is_one_step_of_the_whole_batch(tmp_path):
+    """TinyNet without noise: its losses are means over samples."""
+    options = [(), ("SOLVER.ACCUMULATION_STEPS", 2)]
+    trainers = [
+        run_trainer(tiny_net_config(tmp_path / str(i), *opts, noise=False))
+        for i, opts in enumerate(options)
+    ]
+    losses = [[value for value, _ in t.storage.history("loss_l2").values()] for t in trainers]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    for ours, theirs in zip(*(t.unwrapped_model.parameters() for t in trainers)):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
+    assert len(trainers[1].batch) == 4
+
+
+def test_batch_that_cannot_be_divided(tmp_path):
+    with pytest.raises(ValueError, match="4 samples cannot be divided into SOLVER.ACCUMULATION"):
+        run_trainer(tiny_net_config(tmp_path, "SOLVER.ACCUMULATION_STEPS", 3))
+
+
+REFERENCE = (
+    "SOLVER.MAX_ITER", 1000, "SOLVER.WARMUP_ITERS", 100, "SOLVER.BASE_LR", 0.1,
+    "SOLVER.CHECKPOINT_PERIOD", 50, "TEST.EVAL_PERIOD", 0, "SOLVER.STEPS", (600,),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "batch, reference_batch, reference_processes, processes, expected",
+    [
+        (16, 0, 0, 4, (16, 0.1, 1000, 100, 50)),
+        (16, 16, 0, 4, (16, 0.1, 1000, 100, 50)),
+        (4, 16, 0, 1, (4, 0.025, 4000, 400, 200)),
+        (64, 16, 0, 1, (64, 0.4, 250, 25, 12)),
+        # Detectron2's own: the pictures of a process stay.
+        (16, 0, 8, 2, (4, 0.025, 4000, 400, 200)),
+        (16, 16, 8, 2, (4, 0.025, 4000, 400, 200)),
+        # Both: first the batch, then the processes.
+        (8, 16, 4, 2, (4, 0.025, 4000, 400, 200)),
+    ],
+)
+def test_linear_scaling(batch, reference_batch, reference_processes, processes, expected):
+    cfg = tiny_net_config(
+        "out", *REFERENCE, "SOLVER.IMS_PER_BATCH", batch,
+        "SOLVER.REFERENCE_BATCH", reference_batch,
+        "SOLVER.REFERENCE_WORLD_SIZE", reference_processes,
+    )  # fmt: skip
+    scaled = scale_config(cfg, processes)
+    s = scaled.SOLVER
+    found = (s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.WARMUP_ITERS, s.CHECKPOINT_PERIOD)
+    assert found == pytest.approx(expected)
+    assert s.STEPS[0] == pytest.approx(0.6 * s.MAX_ITER, rel=0.01)
+    assert scaled.TEST.EVAL_PERIOD == 0 and scaled.is_frozen()
+    assert s.REFERENCE_BATCH in (0, s.IMS_PER_BATCH)
+    # What was scaled once is not scaled again.
+    assert scale_config(scaled, processes) == scaled
+    assert cfg.SOLVER.IMS_PER_BATCH == batch and cfg.SOLVER.BASE_LR == 0.1
+
+
+def test_scaling_refuses(tmp_path):
+    cfg = tiny_net_config("out", "SOLVER.REFERENCE_WORLD_SIZE", 3)
+    with pytest.raises(ValueError, match="multiple of SOLVER.REFERENCE_WORLD_SIZE 3"):
+        scale_config(cfg, 1)
+    with pytest.raises(ValueError, match="REFERENCE_BATCH"):
+        scale_config(tiny_net_config("out", "SOLVER.REFERENCE_BATCH", -1), 1)
+
+
+def test_trainer_trains_the_scaled_number_of_iterations(tmp_path, caplog):
+    trainer = TinyTrainer(tiny_net_config(tmp_path, "SOLVER.REFERENCE_BATCH", 8))
+    assert trainer.max_iter == 12 and trainer.cfg.SOLVER.BASE_LR == 0.005
+    trainer = run_trainer(
+        tiny_net_config(tmp_path, "SOLVER.REFERENCE_BATCH", 2, "SOLVER.ZERO", True)
+    )
+    assert trainer.iter == 3 and trainer.cfg.SOLVER.BASE_LR == 0.02

@@ -1,0 +1,129 @@
+"""Image encoders inside LDMSeg: what FREEZE freezes, and what the checkpoint holds."""
+
+import logging
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tiny import tiny_batch, tiny_config
+
+from ldmseg_d2.engine.ema import ModelEMA
+from ldmseg_d2.modeling.weights import without_prefixes
+
+TINY_VIT = {"depth": 2, "embed_dim": 32, "num_heads": 2, "drop_path_rate": 0.5}
+ENCODERS = {
+    "DINOv2ImageEncoder": {
+        "MODEL_NAME": "vit_small_patch14_dinov2",
+        "PRETRAINED": "",
+        "BLOCKS": [0, 1],
+        "MODEL_KWARGS": CfgNode(TINY_VIT),
+    },
+    "TimmImageEncoder": {"MODEL_NAME": "resnet10t", "PRETRAINED": "", "STAGES": [1, 2]},
+    "VAEImageEncoder": {
+        "PRETRAINED": "",
+        "BLOCK_OUT_CHANNELS": [8, 16],
+        "LAYERS_PER_BLOCK": 1,
+        "NORM_NUM_GROUPS": 4,
+        "LATENT_CHANNELS": 8,
+    },
+    "TinyVAEImageEncoder": {
+        "PRETRAINED": "",
+        "BLOCK_OUT_CHANNELS": [64] * 4,
+        "LATENT_CHANNELS": 8,
+    },
+}
+
+
+def build(name: str, *opts):
+    torch.manual_seed(0)
+    cfg = tiny_config("scenes/ldmseg_scenes64.yaml")
+    cfg.MODEL.LDMSEG.IMAGE_ENCODER.NAME = name
+    cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS = CfgNode(ENCODERS[name])
+    cfg.merge_from_list(list(opts))
+    return build_model(cfg)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_trained_encoder_gets_gradients_everywhere(name):
+    """No idle parameter: DistributedDataParallel would stop at it."""
+    model = build(name).train()
+    if name == "DINOv2ImageEncoder":  # whose random paths may be dropped
+        model.image_encoder.eval()
+    sum(model(tiny_batch()).values()).backward()
+    for key, parameter in model.image_encoder.named_parameters():
+        assert parameter.grad is not None, key
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_frozen_encoder(name):
+    model = build(name, "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True).train()
+    encoder = model.image_encoder
+    has_projection = hasattr(encoder, "backbone")
+    prefix = "image_encoder.backbone." if has_projection else "image_encoder."
+    assert model.frozen_prefixes == ("autoencoder.", prefix)
+
+    frozen = encoder.backbone if has_projection else encoder
+    assert not any(module.training for module in frozen.modules())
+    before = {key: value.clone() for key, value in frozen.state_dict().items()}
+    sum(model(tiny_batch()).values()).backward()
+    assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
+    for key, value in frozen.state_dict().items():  # batch norm's statistics as well
+        assert torch.equal(value, before[key])
+    if has_projection:
+        assert encoder.training and encoder.projection.training
+        assert all(p.grad.abs().sum() > 0 for p in encoder.projection.parameters())
+
+    saved = without_prefixes(model.state_dict(), model.frozen_prefixes)
+    kept = {key for key in saved if key.startswith("image_encoder.")}
+    expected = {f"image_encoder.projection.{i}.{w}" for i in (0, 1) for w in ("weight", "bias")}
+    assert kept == (expected if has_projection else set())
+
+
+def test_a_frozen_backbone_keeps_no_activations():
+    """No graph is built through it, which is what costs memory."""
+    model = build("DINOv2ImageEncoder", "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True).train()
+    seen = []
+    model.image_encoder.projection.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    saved_sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: saved_sizes.append(x.shape) or x, lambda x: x
+    ):
+        condition = model.encode_images(torch.zeros(2, 3, 64, 64))
+    assert seen[0].grad_fn is None and not seen[0].requires_grad
+    assert condition.requires_grad
+    # LayerNorm's and the projection's own tensors, and none of the backbone's dozens.
+    assert len(saved_sizes) < 10
+
+
+def test_the_moving_average_shares_the_frozen_backbone():
+    model = build("DINOv2ImageEncoder", "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True)
+    average = ModelEMA(model, decay=0.9).module
+    assert average.image_encoder.backbone is model.image_encoder.backbone
+    assert average.image_encoder.projection is not model.image_encoder.projection
+
+
+def test_frozen_random_weights_warn(caplog):
+    with caplog.at_level(logging.WARNING):
+        build("VAEImageEncoder")
+        assert "frozen with random weights" not in caplog.text
+        build(
+            "VAEImageEncoder",
+            *("MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True),
+            *("MODEL.WEIGHTS", "weights_with_everything.safetensors"),
+        )
+        assert "frozen with random weights" not in caplog.text
+        build("VAEImageEncoder", "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True)
+    assert "VAEImageEncoder is frozen with random weights" in caplog.text
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_photos_of_other_statistics_raise(name):
+    with pytest.raises(ValueError, match=f"{name} needs photos in .-1, 1.*PIXEL_MEAN"):
+        build(name, "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_inference_with_every_encoder(name):
+    outputs = build(name).eval()(tiny_batch(annotated=False))
+    assert [tuple(o["panoptic_seg"][0].shape) for o in outputs] == [(64, 64)] * 2

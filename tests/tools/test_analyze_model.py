@@ -1,0 +1,110 @@
+"""Counts against closed forms and against the real networks on the CPU."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from tiny import AUTOENCODER, LDMSEG, tiny_batch, tiny_config
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ldmseg_d2.engine import analysis
+from ldmseg_d2.model_zoo import get_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("analyze", ROOT / "tools" / "analyze_model.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+def test_two_operations_a_multiplication():
+    conv = nn.Conv2d(3, 8, 3, padding=1, device="meta")
+    x = torch.zeros(1, 3, 16, 16, device="meta")
+    flops, _ = analysis.count_flops(conv, x)
+    assert flops == 2 * 16 * 16 * 8 * 3 * 9
+    # Backward: the weights' gradient; the picture needs none.
+    assert analysis.count_flops(conv, x, backward=True)[0] == 2 * flops
+    tokens, width = 10, 4
+    q = torch.zeros(1, 1, tokens, width, device="meta")
+    assert analysis.count_flops(Attention(), q)[0] == 2 * 2 * tokens * tokens * width
+
+
+def test_counts_are_those_of_the_real_model():
+    cfg = tiny_config(LDMSEG, "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", 3)
+    found = analysis.analyze(cfg)
+    model = build_model(cfg)
+    for name, (total, trained) in found["parameters"].items():
+        parameters = list(getattr(model, name).parameters())
+        assert total == sum(p.numel() for p in parameters)
+        assert trained == sum(p.numel() for p in parameters if p.requires_grad)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH):
+            model.eval()(tiny_batch(1))
+    # The factored head's expansion to all ids comes after the decoder.
+    head = 2 * cfg.MODEL.LDMSEG.NUM_BITS * (2**cfg.MODEL.LDMSEG.NUM_BITS - 1) * 64 * 64
+    assert counter.get_total_flops() - head == pytest.approx(found["flops"]["inference"], rel=0.01)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        sum(model.train()(tiny_batch(1)).values()).backward()
+    assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
+
+
+def test_full_size_is_counted_without_memory():
+    before = analysis.peak_resident_bytes()
+    found = analysis.analyze(get_config("coco/ldmseg_coco.yaml"))
+    # 860M parameters of Stable Diffusion's UNet without cross-attention; about 0.8 TFLOPs.
+    assert 780e6 < found["parameters"]["denoiser"][0] < 870e6
+    assert 0.7e12 < found["flops"]["step"] < 0.9e12
+    assert found["least_bytes"] > 16 * found["parameters"]["denoiser"][1]
+    assert analysis.peak_resident_bytes() - before < 0.5e9
+
+
+def test_memory_is_measured_by_running(tool, monkeypatch):
+    cfg = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2)
+    assert analysis.measure_here(cfg, "train", 2) > 1e7
+    asked = []
+    monkeypatch.setattr(tool, "measure", lambda f, o, what, n: asked.append((what, n)) or 1e9 * n)
+    found = analysis.analyze(cfg)
+    monkeypatch.setattr(tool, "free_bytes", lambda device: 10e9)
+    peaks = tool.measure_all("a.yaml", [], cfg, found)
+    assert asked == [("train", 1), ("train", 2), ("inference", 1)] and peaks["train", 2] == 2e9
+    assert tool.fits(found, peaks) == "8 GB and more, batch 2"
+    # No room for the larger batch, then for nothing.
+    monkeypatch.setattr(tool, "free_bytes", lambda device: 3e9)
+    assert ("train", 2) not in tool.measure_all("a.yaml", [], cfg, found)
+    monkeypatch.setattr(tool, "free_bytes", lambda device: 0.0)
+    assert tool.measure_all("a.yaml", [], cfg, found) == {}
+    assert tool.fits({**found, "least_bytes": 17e9}, {}) == "not 8, 16 GB"
+
+
+def test_table_is_written_between_the_markers(tool, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{tool.BEGIN}\nold\n{tool.END}\n\nafter\n")
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny_config(LDMSEG).dump())
+    for _ in range(2):
+        tool.main(["--config-file", str(config), "--no-run", "--write", str(page)])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert text.count("tiny.yaml") == 1 and "at least" in text
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="needs the lines"):
+        tool.write(page, [])
+
+
+def test_the_page_names_every_shipped_config():
+    page = (ROOT / "docs" / "TRAINING.md").read_text()
+    for path in ROOT.glob("configs/*/*.yaml"):
+        assert path.name.startswith("Base") or f"`{path.relative_to(ROOT)}`" in page, path
