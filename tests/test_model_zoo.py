@@ -10,7 +10,7 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.engine import Trainer
 
 # Class-agnostic PQ on 24 scenes that must at least be reached: the cards' on 300, less the spread.
-LEAST_PQ = {"autoencoder_scenes64": 94.0, "ldmseg_scenes64": 70.0}
+LEAST_PQ = {"autoencoder_scenes64": 94.0, "ldmseg_scenes64": 75.0}
 
 
 def test_every_model_has_a_bar_to_clear():
