@@ -9,9 +9,12 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 
-from ldmseg_d2.visualization import draw_panoptic, side_by_side
+from ldmseg_d2.visualization import draw_panoptic, enlarge, side_by_side
 
 logger = logging.getLogger(__name__)
+
+# Pixels: smaller pictures are enlarged by a whole factor.
+MIN_DRAWN_SIDE = 256
 
 
 class SyncBuffersHook(HookBase):
@@ -143,14 +146,17 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
         output: perhaps ``panoptic_seg``, (HxW ids, segments_info).
 
     Returns:
-        uint8, H x (1 to 3 times W) x 3, RGB.
+        uint8 RGB, one to three panels side by side, small ones enlarged.
     """
     image = sample["image"].permute(1, 2, 0).cpu().numpy()
-    panels = {"photo": image}
+    # Pictures of 64 px are too small to look at.
+    scale = max(1, MIN_DRAWN_SIDE // max(image.shape[:2]))
+    panels = {"photo": enlarge(image, scale)}
     truth = sample.get("segment_ids")
     if truth is not None:
-        panels["ground truth"] = draw_panoptic(image, truth, sample.get("segments_info"))
+        info = sample.get("segments_info")
+        panels["ground truth"] = draw_panoptic(image, truth, info, scale=scale)
     if "panoptic_seg" in output:
         ids, segments_info = output["panoptic_seg"]
-        panels["prediction"] = draw_panoptic(image, ids, segments_info, like=truth)
+        panels["prediction"] = draw_panoptic(image, ids, segments_info, like=truth, scale=scale)
     return side_by_side(list(panels.values()), list(panels))
