@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.engine import LaunchError, LDMSegCheckpointer, Trainer, launch, load_config
-from ldmseg_d2.engine.config import check_datasets
+from ldmseg_d2.engine.config import check_datasets, resolve_config_file
 
 USER_ERRORS = (FileNotFoundError, ValueError, KeyError)
 # Set to see where a user error comes from.
@@ -35,6 +35,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(distributed_rank=comm.get_rank(), name="ldmseg_d2")
     cfg = load_config(args.config_file, args.opts)
     check_datasets(cfg)
+    # Detectron2 reads the file once more, and knows only the current folder.
+    args.config_file = resolve_config_file(args.config_file) if args.config_file else ""
     default_setup(cfg, args)
     log_file = os.path.join(cfg.OUTPUT_DIR, "log.txt")
     setup_logger(log_file, comm.get_rank(), name="ldmseg_d2", configure_stdout=False)
@@ -45,6 +47,9 @@ def main(args: argparse.Namespace) -> None:
     """Do what the command line says, in one of its processes."""
     try:
         cfg = setup(args)
+        # A test set that is not there must not show after hours of training.
+        for name in cfg.DATASETS.TEST:
+            Trainer.build_test_loader(cfg, name)
         if args.eval_only:
             model = Trainer.build_model(cfg)
             checkpointer = LDMSegCheckpointer(

@@ -14,6 +14,7 @@ from torch import nn
 
 from ldmseg_d2.modeling.weights import (
     load_into,
+    load_weights,
     read_checkpoint,
     select_weights,
     without_prefixes,
@@ -110,7 +111,8 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         warning: the one before it is taken.
 
         Args:
-            path: of weights, where there is nothing to resume from.
+            path: of weights, where there is nothing to resume from; frozen networks, which are in
+                no checkpoint, come from it again.
             resume: look for a checkpoint in ``save_dir``.
 
         Returns:
@@ -130,9 +132,11 @@ class LDMSegCheckpointer(DetectionCheckpointer):
                 self.logger.warning("Passing over a checkpoint that is not whole: %s", error)
                 continue
             try:
-                return self.load(candidate)
+                rest = self.load(candidate)
             finally:
                 self._read = None
+            self._load_frozen_parts(path)
+            return rest
         raise ValueError(
             f"None of the checkpoints in {self.save_dir} can be read: {', '.join(candidates)}. "
             "Delete them, or train in another OUTPUT_DIR."
@@ -194,6 +198,16 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             else:
                 self.logger.warning("%s has no %r: it starts anew.", path, name)
         return {k: v for k, v in checkpoint.items() if k != "model" and k not in names}
+
+    def _load_frozen_parts(self, path: str) -> None:
+        """Take the frozen networks that `path` has from there, and nothing else."""
+        if not path or not self.frozen_prefixes:
+            return
+        state = load_weights(path)
+        frozen = {key: state[key] for key in state if key.startswith(self.frozen_prefixes)}
+        if frozen:
+            self.logger.info("Loading the frozen networks from %s ...", path)
+            load_into(self.model, {**self.model.state_dict(), **frozen}, source=path)
 
     def _load_as_detectron2(self, path: str, names: list[str]) -> dict[str, Any]:
         """Detectron2's loading, which matches names loosely and only warns of what is missing."""

@@ -299,3 +299,15 @@ def test_every_process_takes_part_in_saving(tmp_path, monkeypatch):
         checkpointer.save("m")
         assert (tmp_path / str(is_main) / "m.pth").exists() == is_main
     assert len(calls) == 2
+
+
+def test_frozen_networks_that_came_with_the_weights_come_with_them_again(model, tmp_path):
+    """A converted model brings its own frozen networks; checkpoints of its training do not."""
+    whole = str(tmp_path / "whole.safetensors")
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, whole)
+    trained = LDMSegCheckpointer(model, str(tmp_path / "run"))
+    trained.save("model_0000002", iteration=2)
+    other = other_model(tmp_path)
+    LDMSegCheckpointer(other, str(tmp_path / "run")).resume_or_load(whole, resume=True)
+    for key, value in other.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key]), key
