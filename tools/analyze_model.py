@@ -82,12 +82,16 @@ def measure_all(config_file: str, opts: list[str], cfg: CfgNode, found: dict) ->
     return peaks
 
 
+def counted(found: dict) -> float:
+    """Bytes of a training with one picture: weights and their like, and activations in float32."""
+    return found["least_bytes"] + found["activation_bytes"]
+
+
 def fits(found: dict, peaks: dict) -> str:
-    """Which of CARDS a training fits on, at the largest batch that was measured."""
+    """Which of CARDS a training fits on, at the largest batch that was measured, or at 1."""
     trained = {number: peak for (what, number), peak in peaks.items() if what == "train"}
-    if not trained:
-        out = [f"{card}" for card in CARDS if card * GB < found["least_bytes"]]
-        return f"not {', '.join(out)} GB" if out else "not measured"
+    # Without a measurement: the sum of what was counted, and a tenth for what was not.
+    trained = trained or {1: 1.1 * counted(found)}
     batch = max(trained)
     cards = [card for card in CARDS if card * GB >= trained[batch]]
     return f"{cards[0]} GB and more, batch {batch}" if cards else f"none, batch {batch}"
@@ -96,7 +100,7 @@ def fits(found: dict, peaks: dict) -> str:
 def row(name: str, found: dict, peaks: dict) -> str:
     """One line of the table."""
     total, trained = (sum(c[i] for c in found["parameters"].values()) / 1e6 for i in (0, 1))
-    least = f"at least {found['least_bytes'] / GB:.1f}"
+    least = f"about {counted(found) / GB:.1f} (batch 1, counted)"
     flops = {key: f"{value / 1e9:,.1f}" for key, value in found["flops"].items()}
     train = [f"{p / GB:.1f} (batch {n})" for (what, n), p in peaks.items() if what == "train"]
     infer = [f"{p / GB:.1f}" for (what, _), p in peaks.items() if what == "inference"]

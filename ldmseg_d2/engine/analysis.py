@@ -6,6 +6,7 @@ that a model of any size can be asked about. Pretrained weights are never loaded
 """
 
 import inspect
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,47 @@ def count_flops(
     return float(counter.get_total_flops()), output
 
 
+class _FusedAttention(torch.autograd.Function):
+    """Keeps for the way back what fused attention kernels keep: no matrix of scores."""
+
+    @staticmethod
+    def forward(ctx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, output)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(saved) for saved in ctx.saved_tensors[:3])
+
+
+def activation_bytes(function: Callable[..., Tensor], module: nn.Module, *args: Tensor) -> float:
+    """Bytes that autograd keeps of ``function(*args)`` for the way back, in the tensors' own dtype.
+
+    Every storage is counted once; the parameters of `module` are left out, and attention is counted
+    as the fused kernels do it.
+    """
+    weights = {p.untyped_storage()._cdata for p in module.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, *_, **__) -> Tensor:
+        return _FusedAttention.apply(query, key, value)
+
+    with (
+        unittest.mock.patch.object(nn.functional, "scaled_dot_product_attention", attend),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        output = function(*args)  # alive until the end: its graph keeps the storages
+    del output
+    return float(sum(kept.values()))
+
+
 def analyze(cfg: CfgNode) -> dict:
     """Parameters, operations of one picture, and the least memory that training takes.
 
@@ -75,7 +117,8 @@ def analyze(cfg: CfgNode) -> dict:
         ``parameters``: part to (all, trained); ``flops``: what to operations of one picture, with
         the keys "step" (of the sampler; LDMSeg alone), "inference" (all steps, image encoder and
         decoder) and "training" (forward and backward of one picture); ``least_bytes``: weights,
-        gradients, AdamW's state and the averaged weights, without activations.
+        gradients, AdamW's state and the averaged weights, without activations;
+        ``activation_bytes``: what one picture adds to it in float32.
     """
     cfg = without_weights(cfg)
     parts = build_parts(cfg)
@@ -90,7 +133,13 @@ def analyze(cfg: CfgNode) -> dict:
     flops = ldmseg_flops(cfg, parts) if "denoiser" in parts else autoencoder_flops(cfg, parts)
     ema = 4 * trained if cfg.MODEL.EMA.ENABLED else 0
     least = BYTES_TRAINED * trained + 4 * (total - trained) + ema
-    return {"parameters": counts, "flops": flops, "least_bytes": least}
+    activations = flops.pop("activation_bytes")
+    return {
+        "parameters": counts,
+        "flops": flops,
+        "least_bytes": least,
+        "activation_bytes": activations,
+    }
 
 
 def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
@@ -104,7 +153,11 @@ def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, fl
         return autoencoder.decode(autoencoder.encoder(bits)[:, : autoencoder.latent_channels])
 
     training, _ = count_flops(reconstruct, cropped, backward=True)
-    return {"inference": count_flops(reconstruct, bits)[0], "training": training}
+    return {
+        "inference": count_flops(reconstruct, bits)[0],
+        "training": training,
+        "activation_bytes": activation_bytes(reconstruct, autoencoder, cropped),
+    }
 
 
 def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
@@ -140,7 +193,12 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     if diffusion.DECODED_LOSS_WEIGHT > 0:
         training += count_flops(autoencoder.decode, x.requires_grad_(True), backward=True)[0]
     inference = encode_image + ldmseg.SAMPLER.NUM_INFERENCE_STEPS * step + decode
-    return {"step": step, "inference": inference, "training": training}
+    return {
+        "step": step,
+        "inference": inference,
+        "training": training,
+        "activation_bytes": activation_bytes(denoise, nn.ModuleDict(parts), images),
+    }
 
 
 def fake_batch(size: int, number: int) -> list[dict]:
