@@ -16,6 +16,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
+from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
 from ldmseg_d2.model_zoo import get_card, get_config_file, list_models
 
@@ -48,7 +49,9 @@ def describe_settings(config: str) -> str:
     cfg = load_config(get_config_file(config))
     post = cfg.MODEL.LDMSEG.POSTPROCESS
     thresholds = ", ".join(f"{key} {value}" for key, value in sorted(post.items()))
-    return f"Test set {', '.join(cfg.DATASETS.TEST)}, SEED {cfg.SEED}, thresholds: {thresholds}."
+    number = len(load_dataset_dicts(cfg.DATASETS.TEST))
+    name = ", ".join(cfg.DATASETS.TEST)
+    return f"Test set {name} ({number} pictures), SEED {cfg.SEED}, thresholds: {thresholds}."
 
 
 def table(rows: list[tuple[str, dict]], first: str) -> list[str]:
