@@ -25,6 +25,14 @@ def test_named_files_exist(page):
         assert (REPOSITORY / path).is_file(), f"{page.name} names {path}"
 
 
+def test_the_readme_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGES[0].read_text(), re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["panoptic_seg"].shape == (480, 640)
+    assert {s["id"] for s in names["segments_info"]} <= set(names["panoptic_seg"].unique().tolist())
+
+
 def test_the_image_encoder_of_the_documents_works():
     source = (REPOSITORY / "docs" / "EXTENDING.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", source, re.DOTALL)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from same_content import assert_same_content
 from tiny import LDMSEG, tiny_config
 
 from ldmseg_d2.data.datasets.scenes import write_scenes
@@ -18,22 +19,6 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 ROOT = Path(__file__).resolve().parents[1]
 MAX_ITER = 30
 PATIENCE = 120  # seconds
-
-
-def assert_same_content(ours, theirs, path="") -> None:
-    """Compare nested dicts and lists of tensors and numbers, bit for bit."""
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), path
-        for key in ours:
-            assert_same_content(ours[key], theirs[key], f"{path}/{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), path
-        for index, pair in enumerate(zip(ours, theirs)):
-            assert_same_content(*pair, f"{path}/{index}")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), path
-    else:
-        assert ours == theirs, path
 
 
 class Training:

@@ -5,28 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils import comm
+from same_content import assert_same_content
 from tiny_model import DATASET, BrokenTrainer, TinyNet, TinyTrainer, run_trainer, tiny_config
 
 from ldmseg_d2.engine import launch
 from ldmseg_d2.engine.reporting import trim_metrics, write_results
 from ldmseg_d2.engine.train_step import amp_dtype
-
-
-def assert_same_content(ours, theirs, path=""):
-    """Compare nested dicts and lists of tensors and numbers, bit for bit."""
-    assert type(ours) is type(theirs), path
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), path
-        for key in ours:
-            assert_same_content(ours[key], theirs[key], f"{path}/{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), path
-        for index, pair in enumerate(zip(ours, theirs)):
-            assert_same_content(*pair, f"{path}/{index}")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), path
-    else:
-        assert ours == theirs, path
 
 
 class KilledTrainer(TinyTrainer):

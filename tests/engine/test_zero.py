@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils import comm
-from test_trainer import KilledTrainer, assert_same_content
+from same_content import assert_same_content
+from test_trainer import KilledTrainer
 from tiny_model import run_trainer, tiny_config
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
