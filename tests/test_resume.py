@@ -17,7 +17,8 @@ from tiny import LDMSEG, tiny_config
 from ldmseg_d2.data.datasets.scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_ITER = 30
+# Enough that a fast machine does not end a training before it is killed.
+MAX_ITER = 120
 PATIENCE = 120  # seconds
 
 
@@ -75,7 +76,7 @@ class Training:
                 assert process.poll() is None, process.stderr.read()[-3000:]
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            time.sleep(0.3 * random.random())
+            time.sleep(0.1 * random.random())
             if kind == signal.SIGTERM:
                 process.send_signal(kind)  # the first process alone: the others must follow it
                 while _is_alive(process):
