@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -124,6 +125,9 @@ def _worker(local_rank: int, group: _Group, main: Callable, args: tuple[Any, ...
     # A spawned process would spawn its data loaders' workers too: each would then import all of
     # this again, which takes seconds, at every evaluation.
     multiprocessing.set_start_method(group.loader_start_method, force=True)
+    # torch has the system send SIGINT when the launching process dies. Where that one was started
+    # in the background, SIGINT is ignored, and the training would go on without it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if group.use_cuda:
         torch.cuda.set_device(local_rank)
     else:
