@@ -10,7 +10,6 @@ ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 LOSS_WEIGHTINGS = ("min_snr", "uniform")
 SAMPLERS = ("DDIM", "DDPM")
-RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
 
 
 def add_ldmseg_config(cfg: CN) -> None:

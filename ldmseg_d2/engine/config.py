@@ -12,6 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 
 from ldmseg_d2 import config as ldmseg_config
+from ldmseg_d2.data.dataset_mapper import RESIZE_MODES
 
 from .optimizer import CLIP_TYPES, LR_SCHEDULERS
 from .train_step import PRECISIONS
@@ -26,7 +27,7 @@ CHOICES = {
     "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ldmseg_config.PREDICTION_TYPES,
     "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ldmseg_config.LOSS_WEIGHTINGS,
     "MODEL.LDMSEG.SAMPLER.NAME": ldmseg_config.SAMPLERS,
-    "INPUT.LDMSEG.RESIZE": ldmseg_config.RESIZE_MODES,
+    "INPUT.LDMSEG.RESIZE": RESIZE_MODES,
     "SOLVER.AMP.PRECISION": tuple(PRECISIONS),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
     "SOLVER.LR_SCHEDULER_NAME": LR_SCHEDULERS,
