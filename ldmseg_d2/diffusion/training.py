@@ -18,6 +18,8 @@ class DiffusionLoss(NamedTuple):
 
     loss: Tensor  # scalar: weighted mean squared error
     x0: Tensor  # (B, C, h, w) the x0 that the network predicted, with gradient
+    error: Tensor  # (B, C, h, w) weighted squared error; 0 where not valid
+    num_valid: Tensor  # scalar: latent values that count; error.sum() / num_valid is the loss
 
 
 def diffusion_loss(
@@ -29,6 +31,7 @@ def diffusion_loss(
     scheduler: SchedulerMixin,
     weights: Tensor,
     valid: Tensor | None = None,
+    known: Tensor | None = None,
     self_conditioning_mask: Tensor | None = None,
 ) -> DiffusionLoss:
     """Weighted, masked squared error of one denoising step.
@@ -42,15 +45,21 @@ def diffusion_loss(
         noise: (B, C, h, w) standard normal.
         scheduler: forward process and prediction type.
         weights: (T,) loss weight of each timestep.
-        valid: (B, 1, h, w) bool, cells that count; None: all.
+        valid: (B, 1 or C, h, w) bool, cells that count; None: all.
+        known: (B, 1 or C, h, w) bool, cells that stay clean in x_t and are not learnt: training for
+            inpainting; None: none.
         self_conditioning_mask: (B,) bool, samples that see the network's own first prediction
             (Analog Bits, algorithm 1); None: the network takes no self-conditioning.
 
     Returns:
-        The loss, and the predicted x0. The loss is 0 (with gradient 0) where nothing is valid.
+        The loss, what it is the mean of, and the predicted x0. The loss is 0 (with gradient 0)
+        where nothing is valid.
     """
     # 1. Forward diffusion.
     x_t = scheduler.add_noise(x0, noise, t)  # [B, C, h, w]
+    if known is not None:
+        x_t = torch.where(known, x0, x_t)
+        valid = ~known if valid is None else valid & ~known
 
     # 2. Self-conditioning: a first prediction without gradient, given to the chosen samples.
     previous_x0 = None
@@ -67,9 +76,10 @@ def diffusion_loss(
     error = (output.float() - target.float()) ** 2 * weights.to(x0.device)[t].view(-1, 1, 1, 1)
 
     # 4. Mean over valid cells of the whole batch.
-    if valid is None:
-        loss = error.mean()
-    else:
-        valid = valid.expand_as(error)
-        loss = (error * valid).sum() / valid.sum().clamp(min=1)
-    return DiffusionLoss(loss, predicted_x0(scheduler, output.float(), x_t.float(), t))
+    num_valid = torch.as_tensor(error.numel(), device=error.device)
+    if valid is not None:
+        error = error * valid
+        num_valid = valid.expand_as(error).sum().clamp(min=1)
+    loss = error.mean() if valid is None else error.sum() / num_valid
+    predicted = predicted_x0(scheduler, output.float(), x_t.float(), t)
+    return DiffusionLoss(loss, predicted, error, num_valid)

@@ -19,7 +19,7 @@ from .train_step import PRECISIONS
 
 logger = logging.getLogger(__name__)
 
-PACKAGE_ROOT = Path(ldmseg_config.__file__).resolve().parent
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 # Keys with a fixed set of values: checked before anything is built.
 CHOICES = {
@@ -27,6 +27,8 @@ CHOICES = {
     "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ldmseg_config.PREDICTION_TYPES,
     "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ldmseg_config.LOSS_WEIGHTINGS,
     "MODEL.LDMSEG.SAMPLER.NAME": ldmseg_config.SAMPLERS,
+    "MODEL.LDMSEG.TASK_MODE": ldmseg_config.TASK_MODES,
+    "MODEL.LDMSEG.CLASSIFIER": ldmseg_config.CLASSIFIERS,
     "INPUT.LDMSEG.RESIZE": RESIZE_MODES,
     "SOLVER.AMP.PRECISION": tuple(PRECISIONS),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,

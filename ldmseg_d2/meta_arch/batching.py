@@ -1,5 +1,6 @@
 """From Detectron2's list of dicts to tensors: what both meta-architectures do with their input."""
 
+import copy
 import logging
 import zlib
 from collections.abc import Callable, Sequence
@@ -50,6 +51,14 @@ class SampleRandomness:
                 for entry in batched_inputs
             ]
 
+    def of_samples(self, indices: Sequence[int]) -> "SampleRandomness":
+        """The same generators, of some samples of the batch."""
+        part = copy.copy(self)
+        part.batch_size = len(indices)
+        if self.generators is not None:
+            part.generators = [self.generators[index] for index in indices]
+        return part
+
     def randn(self, *shape: int) -> Tensor:
         """(B, *shape) standard normal."""
         return self._draw(torch.randn, shape)
@@ -57,6 +66,10 @@ class SampleRandomness:
     def rand(self) -> Tensor:
         """(B,) uniform in [0, 1)."""
         return self._draw(torch.rand, ())
+
+    def rand_map(self, height: int, width: int | None = None) -> Tensor:
+        """(B, height, width or height) uniform in [0, 1)."""
+        return self._draw(torch.rand, (height, width or height))
 
     def randint(self, high: int, *shape: int) -> Tensor:
         """(B, *shape) int64, uniform in 0..high - 1."""
@@ -147,17 +160,33 @@ def pad_to_square(x: Tensor, size: int) -> Tensor:
     return F.pad(x, (0, size - width, 0, size - height))
 
 
-def mostly_valid(ids: Tensor, size: int) -> Tensor:
-    """Latent cells of which at least half of the pixels are not void.
+def pad_stack(maps: Sequence[Tensor], size: int, value: float) -> Tensor:
+    """Stack maps (h, w), h and w at most ``size``, padded with ``value`` to (N, size, size)."""
+    stacked = maps[0].new_full((len(maps), size, size), value)
+    for one, padded in zip(maps, stacked, strict=True):
+        padded[: one.shape[0], : one.shape[1]] = one
+    return stacked
+
+
+def pool_valid(valid: Tensor, size: int) -> Tensor:
+    """Latent cells of which at least half of the pixels are valid.
 
     Args:
-        ids: (B, S, S) int64, 0 is void.
+        valid: (N, S, S) bool.
         size: side h of the latents, a divisor of S.
 
     Returns:
-        (B, 1, h, h) bool.
+        (N, 1, h, h) bool.
     """
-    return F.avg_pool2d((ids != 0).float().unsqueeze(1), ids.shape[-1] // size) >= 0.5
+    return F.avg_pool2d(valid.float().unsqueeze(1), valid.shape[-1] // size) >= 0.5
+
+
+def shown_size(entry: dict) -> tuple[int, int]:
+    """(h, w) of a picture in the networks' square; the rest is padding at the right and bottom."""
+    for key in ("image", "segment_ids", "depth"):
+        if key in entry:
+            return tuple(entry[key].shape[-2:])
+    raise KeyError("an input needs 'image', or the annotation that is reconstructed")
 
 
 def spread_indices(num_steps: int, wanted: int) -> set[int]:

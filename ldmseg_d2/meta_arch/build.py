@@ -7,16 +7,19 @@ from detectron2.config import CfgNode
 from diffusers import SchedulerMixin
 from torch import nn
 
-from ..config import PREDICTION_TYPES
+from ..config import CLASSIFIERS, PREDICTION_TYPES
 from ..diffusion import build_scheduler
+from ..modeling.class_head import MaskPoolingHead
 from ..modeling.denoiser import Denoiser
+from ..modeling.depth_autoencoder import DepthAutoencoder
 from ..modeling.image_encoder import ImageEncoder, build_image_encoder
+from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights
+from .tasks import Task, TaskLayout, dataset_classes, task_classes
+from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
 
 logger = logging.getLogger(__name__)
-
-AUTOENCODER_PREFIX = "autoencoder."
 
 
 def build_mask_autoencoder(cfg: CfgNode) -> MaskAutoencoder:
@@ -48,30 +51,97 @@ def build_mask_autoencoder(cfg: CfgNode) -> MaskAutoencoder:
     )
 
 
-def load_autoencoder_weights(autoencoder: MaskAutoencoder, path: str) -> None:
-    """Load a trained autoencoder (a checkpoint of LDMSegAutoencoder, or safetensors), in place.
+def build_depth_autoencoder(cfg: CfgNode) -> DepthAutoencoder:
+    """The autoencoder of ``cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER``, with random weights."""
+    depth, masks = cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER, cfg.MODEL.LDMSEG.AUTOENCODER
+    return DepthAutoencoder(
+        downsample_factor=masks.DOWNSAMPLE_FACTOR,
+        latent_channels=masks.LATENT_CHANNELS,
+        channels=depth.CHANNELS,
+        num_layers=depth.NUM_LAYERS,
+        latent_noise=depth.LATENT_NOISE,
+        normalization=depth.NORMALIZATION,
+        scaling_factor=depth.SCALING_FACTOR,
+    )
+
+
+def load_autoencoder_weights(autoencoder: LatentAutoencoder, path: str) -> None:
+    """Load a trained autoencoder (a checkpoint of stage 1, or safetensors), in place.
 
     Args:
         autoencoder: as configured.
-        path: ``cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS``; empty: random weights stay, with a warning.
+        path: the value of its config key ``WEIGHTS``; empty: random weights stay, with a warning.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file's tensors are not those of this autoencoder.
     """
+    key = f"{autoencoder.config_key}.WEIGHTS"
     if not path:
         logger.warning(
-            "MODEL.LDMSEG.AUTOENCODER.WEIGHTS is empty: the autoencoder has random weights, and "
-            "nothing useful can be trained or sampled in its latents"
+            "%s is empty: the autoencoder has random weights, and nothing useful can be trained or "
+            "sampled in its latents",
+            key,
         )
         return
     state = load_weights(path)
-    inner = {
-        key[len(AUTOENCODER_PREFIX) :]: value
-        for key, value in state.items()
-        if key.startswith(AUTOENCODER_PREFIX)
+    prefix = "autoencoder."
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    load_into(autoencoder, inner or state, source=f"{key} {path}")
+
+
+def build_autoencoders(cfg: CfgNode) -> dict[str, LatentAutoencoder]:
+    """The trained autoencoders that ``MODEL.LDMSEG.TASKS`` need, by the attribute they become."""
+    builders = {
+        "autoencoder": (build_mask_autoencoder, cfg.MODEL.LDMSEG.AUTOENCODER),
+        "depth_autoencoder": (build_depth_autoencoder, cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER),
     }
-    load_into(autoencoder, inner or state, source=f"MODEL.LDMSEG.AUTOENCODER.WEIGHTS {path}")
+    autoencoders = {}
+    for name in dict.fromkeys(task.autoencoder_name for task in task_classes(cfg)):
+        build, node = builders[name]
+        autoencoders[name] = build(cfg)
+        load_autoencoder_weights(autoencoders[name], node.WEIGHTS)
+    return autoencoders
+
+
+def build_layout(cfg: CfgNode, tasks: list[Task]) -> TaskLayout:
+    """Where the tasks' latents are in a batch, by ``MODEL.LDMSEG.TASK_MODE``."""
+    ldmseg = cfg.MODEL.LDMSEG
+    return TaskLayout(tasks, mode=ldmseg.TASK_MODE, weights=ldmseg.TASK_WEIGHTS)
+
+
+def build_classifier(cfg: CfgNode) -> SegmentClassifier:
+    """What gives segments their classes, by ``MODEL.LDMSEG.CLASSIFIER``.
+
+    Raises:
+        ValueError: unknown name, a task is missing, or no data set tells the classes.
+    """
+    ldmseg = cfg.MODEL.LDMSEG
+    if ldmseg.CLASSIFIER not in CLASSIFIERS:
+        raise ValueError(
+            f"MODEL.LDMSEG.CLASSIFIER is {ldmseg.CLASSIFIER!r}; allowed: {', '.join(CLASSIFIERS)}"
+        )
+    if ldmseg.CLASSIFIER == "none":
+        return SegmentClassifier()
+    needed = {"instance", "semantic"} if ldmseg.CLASSIFIER == "semantic_task" else {"instance"}
+    if not needed <= set(ldmseg.TASKS):
+        raise ValueError(
+            f"MODEL.LDMSEG.CLASSIFIER {ldmseg.CLASSIFIER!r} needs {sorted(needed)} in "
+            f"MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
+        )
+    classes = dataset_classes(cfg)
+    fill_stuff_area = ldmseg.POSTPROCESS.FILL_STUFF_AREA
+    if ldmseg.CLASSIFIER == "semantic_task":
+        return SemanticVote(classes, fill_stuff_area=fill_stuff_area)
+    head = MaskPoolingHead(
+        in_channels=ldmseg.IMAGE_ENCODER.OUT_CHANNELS, num_classes=classes.num_classes
+    )
+    return MaskPooling(
+        classes,
+        head=head,
+        image_size=cfg.INPUT.LDMSEG.IMAGE_SIZE,
+        loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
+    )
 
 
 def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
@@ -124,9 +194,11 @@ def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
 
 def build_denoiser(cfg: CfgNode) -> Denoiser:
     """The UNet of ``MODEL.LDMSEG.DENOISER``, with an input for every latent and condition."""
-    unet = cfg.MODEL.LDMSEG.DENOISER
+    unet, embedding = cfg.MODEL.LDMSEG.DENOISER, cfg.MODEL.LDMSEG.TASK_EMBEDDING
+    joint = cfg.MODEL.LDMSEG.TASK_MODE == "joint"
+    num_tasks = len(cfg.MODEL.LDMSEG.TASKS)
     return Denoiser(
-        latent_channels=cfg.MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS,
+        latent_channels=cfg.MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS * (num_tasks if joint else 1),
         condition_channels=cfg.MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS,
         self_conditioning=cfg.MODEL.LDMSEG.DIFFUSION.SELF_CONDITIONING,
         block_out_channels=unet.BLOCK_OUT_CHANNELS,
@@ -142,23 +214,15 @@ def build_denoiser(cfg: CfgNode) -> Denoiser:
         conditioning=unet.CONDITIONING,
         cross_attention=unet.CROSS_ATTENTION,
         cross_attention_dim=unet.CROSS_ATTENTION_DIM,
+        num_tasks=1 if joint else num_tasks,
+        tokens_per_task=embedding.NUM_TOKENS,
+        task_in_time_embedding=embedding.IN_TIME_EMBEDDING,
+        known_channel=cfg.MODEL.LDMSEG.TRAIN_INPAINTING.PROB > 0,
         freeze=unet.FREEZE,
         gradient_checkpointing=unet.GRADIENT_CHECKPOINTING,
         channels_last=unet.CHANNELS_LAST,
         compile_unet=unet.COMPILE,
     )
-
-
-def postprocess_arguments(cfg: CfgNode) -> dict:
-    """Keyword arguments of ``logits_to_panoptic`` from ``cfg.MODEL.LDMSEG.POSTPROCESS``."""
-    post = cfg.MODEL.LDMSEG.POSTPROCESS
-    return {
-        "mask_threshold": post.MASK_THRESHOLD,
-        "overlap_threshold": post.OVERLAP_THRESHOLD,
-        "count_threshold": post.COUNT_THRESHOLD,
-        "min_segment_score": post.MIN_SEGMENT_SCORE,
-        "min_segment_area": post.MIN_SEGMENT_AREA,
-    }
 
 
 class FrozenPartsMixin:

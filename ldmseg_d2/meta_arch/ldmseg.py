@@ -1,4 +1,4 @@
-"""Stage 2: LDMSeg, the diffusion model that generates a photo's panoptic segmentation."""
+"""Stage 2: LDMSeg, the diffusion model that generates a photo's segmentation."""
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -7,7 +7,6 @@ from diffusers import SchedulerMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import ID_ASSIGNMENTS
 from ..diffusion import (
     diffusion_loss,
     initial_noise,
@@ -17,40 +16,37 @@ from ..diffusion import (
 )
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
-from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..structures import match_ids
-from .batching import (
-    SampleRandomness,
-    image_generator,
-    mostly_valid,
-    spread_indices,
-    stack_images,
-    stack_segment_ids,
-)
+from .batching import SampleRandomness, image_generator, spread_indices, stack_images
 from .build import (
     FrozenPartsMixin,
+    build_autoencoders,
+    build_classifier,
     build_condition_encoder,
     build_denoiser,
-    build_mask_autoencoder,
+    build_layout,
     build_noise_scheduler,
     encoder_parts,
-    load_autoencoder_weights,
     pixel_statistics,
-    postprocess_arguments,
 )
 from .latent_cache import LatentCache, build_latent_cache
-from .mask_autoencoder import decode_panoptic, decoded_cross_entropy
+from .tasks import Task, TaskLayout, build_tasks
+from .tasks.classifier import SegmentClassifier
+from .tasks.known_cells import KnownCells, known_cells
+from .tasks.outputs import decode_tasks
+from .tasks.training import encode_targets, losses_by_task
 
 
 @META_ARCH_REGISTRY.register()
 class LDMSeg(FrozenPartsMixin, nn.Module):
-    """Frozen mask autoencoder, image encoder, diffusers UNet and diffusers scheduler."""
+    """Frozen autoencoders, image encoder, diffusers UNet and diffusers scheduler."""
 
     @configurable
     def __init__(
         self,
         *,
-        autoencoder: MaskAutoencoder,
+        autoencoders: dict[str, nn.Module],
+        tasks: list[Task],
+        layout: TaskLayout,
         image_encoder: ImageEncoder,
         denoiser: Denoiser,
         scheduler: SchedulerMixin,
@@ -58,80 +54,77 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         image_size: int,
         pixel_mean: list[float],
         pixel_std: list[float],
-        id_assignment: str = "random",
-        position_edges: tuple[list[float], list[float]] = ((), ()),
         num_inference_steps: int = 50,
         self_conditioning_prob: float = 0.5,
-        masked_loss: bool = True,
         decoded_loss_weight: float = 0.0,
+        train_inpainting_prob: float = 0.0,
         freeze_image_encoder: bool = False,
         latent_cache: LatentCache | None = None,
-        postprocess: dict | None = None,
+        classifier: SegmentClassifier | None = None,
         seed: int = 0,
     ) -> None:
         """
         Args:
-            autoencoder: trained in stage 1, frozen here.
+            autoencoders: trained in stage 1, frozen here; each becomes the attribute of its name,
+                "autoencoder" (masks) or "depth_autoencoder".
+            tasks: what is generated, each with one of the autoencoders.
+            layout: where the tasks' latents are in a batch.
             image_encoder: photo to condition.
             denoiser: predicts what ``scheduler.config.prediction_type`` says.
             scheduler: forward process in training, sampler at test.
             timestep_weights: (T,) loss weight of each timestep.
             image_size: side S of the square that the networks see, pixels.
             pixel_mean, pixel_std: of the photo's R, G, B.
-            id_assignment: "random", "ordered", "positional" or "matched".
-            position_edges: inner bin edges of y and x for "positional"; empty: equal bins.
             num_inference_steps: of the sampler.
             self_conditioning_prob: probability of a first pass in training.
-            masked_loss: leave cells that are mostly void out of the loss.
-            decoded_loss_weight: weight of the cross-entropy of the decoded x0 prediction.
+            decoded_loss_weight: weight of a loss of the decoded x0 prediction.
+            train_inpainting_prob: share of training samples that have some cells given.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             latent_cache: keeps what a frozen image encoder gives in training.
-            postprocess: keyword arguments of ``logits_to_panoptic``.
+            classifier: gives segments their classes; None: they have none.
             seed: of the noise at test, together with the image's id.
 
         Raises:
             ValueError: a name that is not known, or sizes that do not fit.
         """
         super().__init__()
-        if id_assignment not in ID_ASSIGNMENTS:
+        if layout.latent_size % denoiser.downsample_factor:
             raise ValueError(
-                f"MODEL.LDMSEG.ID_ASSIGNMENT is {id_assignment!r}; allowed: {ID_ASSIGNMENTS}"
-            )
-        self.latent_size = image_size // autoencoder.downsample_factor
-        if self.latent_size % denoiser.downsample_factor:
-            raise ValueError(
-                f"INPUT.LDMSEG.IMAGE_SIZE {image_size} gives latents of side {self.latent_size}; "
+                f"INPUT.LDMSEG.IMAGE_SIZE {image_size} gives latents of side {layout.latent_size}; "
                 f"the denoiser's levels need a multiple of {denoiser.downsample_factor}"
             )
-        self.autoencoder = autoencoder
+        for name, autoencoder in autoencoders.items():
+            self.add_module(name, autoencoder)
+        self.tasks = tasks
+        self.layout = layout
         self.image_encoder = image_encoder
         self.denoiser = denoiser
         self.scheduler = scheduler
         self.image_size = image_size
-        self.id_assignment = id_assignment
-        self.position_edges = position_edges
         self.num_inference_steps = num_inference_steps
         self.self_conditioning_prob = self_conditioning_prob
-        self.masked_loss = masked_loss
         self.decoded_loss_weight = decoded_loss_weight
+        self.train_inpainting_prob = train_inpainting_prob
         self.latent_cache = latent_cache
-        self.postprocess = postprocess or {}
+        self.classifier = classifier or SegmentClassifier()
         self.seed = seed
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
         self.register_buffer("timestep_weights", timestep_weights, persistent=False)
         frozen = encoder_parts("image_encoder", image_encoder) if freeze_image_encoder else []
-        self.freeze_parts("autoencoder", *frozen)
+        self.freeze_parts(*autoencoders, *frozen)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         ldmseg = cfg.MODEL.LDMSEG
-        autoencoder = build_mask_autoencoder(cfg)
-        load_autoencoder_weights(autoencoder, ldmseg.AUTOENCODER.WEIGHTS)
+        autoencoders = build_autoencoders(cfg)
+        tasks = build_tasks(cfg, autoencoders)
         scheduler = build_noise_scheduler(cfg)
         return {
-            "autoencoder": autoencoder,
+            "autoencoders": autoencoders,
+            "tasks": tasks,
+            "layout": build_layout(cfg, tasks),
             "image_encoder": build_condition_encoder(cfg),
             "denoiser": build_denoiser(cfg),
             "scheduler": scheduler,
@@ -143,15 +136,13 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
-            "id_assignment": ldmseg.ID_ASSIGNMENT,
-            "position_edges": (ldmseg.POSITIONAL.Y_EDGES, ldmseg.POSITIONAL.X_EDGES),
             "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
             "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
-            "masked_loss": ldmseg.DIFFUSION.MASKED_LOSS,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
+            "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
             "latent_cache": build_latent_cache(cfg),
-            "postprocess": postprocess_arguments(cfg),
+            "classifier": build_classifier(cfg),
             "seed": cfg.SEED,
         }
 
@@ -161,8 +152,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of one sample's latents."""
-        return self.autoencoder.latent_channels, self.latent_size, self.latent_size
+        """(C', h, w) of one row of latents: one task's, or all tasks' where they are joint."""
+        return self.layout.latent_channels, self.layout.latent_size, self.layout.latent_size
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
@@ -172,15 +163,21 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 * ``image``: uint8 (3, h, w) RGB, h and w at most ``image_size``;
                 * ``height``, ``width``: size of the result (at test);
                 * ``image_id``: seeds the noise at test, together with ``seed`` if given;
-                * ``segment_ids``: int64 (h, w), 0 is void (in training);
+                * ``tasks``: names, optional at test: only these; without it all of the model's;
+                * ``segment_ids``: int64 (h, w), 0 is void; ``segments_info``: its classes;
+                  ``sem_seg``: int64 (h, w), 255 is void; ``depth``: float32 (h, w) metres, 0 is
+                  invalid (in training; the tasks that a picture lacks teach nothing);
                 * ``sample_seed``: int, optional in training, see :class:`SampleRandomness`;
                 * ``return_steps``: int, optional at test: decode this many intermediate x0
-                  predictions as well.
+                  predictions of the segments as well.
 
         Returns:
-            Training: ``loss_diffusion`` and, where it has a weight, ``loss_decoded``: scalars.
-            Test: a list of dicts with ``panoptic_seg``, see :func:`logits_to_panoptic`, and where
-            asked for ``steps``: dicts with ``timestep`` and ``panoptic_seg``.
+            Training: ``loss_diffusion``, or with several tasks ``loss_<task>`` for each, whose sum
+            is the mean over the batch; where they have a weight, ``loss_decoded`` and
+            ``loss_class``: scalars. Test: a list of dicts, see :func:`assemble_output`:
+            ``panoptic_seg`` (:func:`logits_to_panoptic`; :func:`merge_classes` with a classifier),
+            ``instances``, ``sem_seg`` (C, H, W) probabilities, ``depth`` (H, W), those that were
+            asked for; and where asked for ``steps``: dicts with ``timestep`` and ``panoptic_seg``.
         """
         images = stack_images(batched_inputs, self.image_size, self.pixel_mean, self.pixel_std)
         cache = self.latent_cache if self.training else None
@@ -193,76 +190,81 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
         # What is frozen in it builds no graph: neither its weights nor photos need a gradient.
         condition = self.image_encoder(images)
-        if self.denoiser.conditioning == "concat" and condition.shape[-1] != self.latent_size:
+        size = self.layout.latent_size
+        if self.denoiser.conditioning == "concat" and condition.shape[-1] != size:
             condition = F.interpolate(
-                condition, size=(self.latent_size,) * 2, mode="bilinear", align_corners=False
+                condition, size=(size, size), mode="bilinear", align_corners=False
             )
         return condition
 
-    @torch.no_grad()
-    def encode_masks(
-        self, segment_ids: Tensor, condition: Tensor, noise: Tensor, randomness: SampleRandomness
-    ) -> tuple[Tensor, Tensor]:
-        """Assign ids and encode them.
-
-        Args:
-            segment_ids: (B, S, S) int64, consecutive ids in each map.
-            condition: (B, C', h, w), and
-            noise: (B, C, h, w), the sample's own: "matched" ids depend on them.
-            randomness: of "random" ids.
-
-        Returns:
-            Normalised latents (B, C, h, w), and the assigned ids (B, S, S).
-        """
-        segment_ids = segment_ids.to(self.device)
-        if self.id_assignment == "matched":
-            t = torch.full((len(noise),), len(self.timestep_weights) - 1, device=self.device)
-            output = self.denoiser(noise, t, condition)
-            x0 = predicted_x0(self.scheduler, output.float(), noise, t)
-            decoded = self.autoencoder.decode(self.autoencoder.denormalize(x0))
-            ids = match_ids(segment_ids, decoded, self.autoencoder.id_logits)
-        else:
-            ids = randomness.assign_ids(
-                segment_ids,
-                num_bits=self.autoencoder.num_bits,
-                method=self.id_assignment,
-                y_edges=self.position_edges[0],
-                x_edges=self.position_edges[1],
-            )
-        return self.autoencoder.normalize(self.autoencoder.encode(ids).mean), ids
-
     def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
-        max_segments = self.autoencoder.num_ids - 1
-        segment_ids = stack_segment_ids(batched_inputs, self.image_size, max_segments)
+        # 1. Noise, and which tasks each picture teaches.
         randomness = SampleRandomness(batched_inputs, self.device)
         noise = randomness.randn(*self.latent_shape)
-        x0, ids = self.encode_masks(segment_ids, condition, noise, randomness)
+        batch = self.layout.for_training(self.tasks, batched_inputs, randomness)
+        told = torch.tensor(batch.tasks, device=self.device)
+
+        # 2. Clean latents of these tasks.
+        targets = encode_targets(
+            self.tasks,
+            batch,
+            batched_inputs,
+            noise=noise,
+            randomness=randomness,
+            predict=lambda: self._predict_from_noise(noise, condition, told),
+        )
+
+        # 3. For inpainting, cells of some samples that are given.
+        known = KnownCells(None, None)
+        if self.train_inpainting_prob > 0:
+            known = known_cells(
+                self.tasks, batch, targets, prob=self.train_inpainting_prob, randomness=randomness
+            )
+
+        # 4. One denoising step at a random timestep.
         t = randomness.randint(len(self.timestep_weights))
         chosen = None
         if self.denoiser.self_conditioning:
             chosen = randomness.rand() < self.self_conditioning_prob
-        valid = mostly_valid(ids, self.latent_size) if self.masked_loss else None
         result = diffusion_loss(
-            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
-            x0,
+            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous, told, known.cells),
+            targets.x0,
             t,
             noise,
             scheduler=self.scheduler,
             weights=self.timestep_weights,
-            valid=valid,
+            valid=targets.valid,
+            known=known.latents,
             self_conditioning_mask=chosen,
         )
-        losses = {"loss_diffusion": result.loss}
-        if self.decoded_loss_weight > 0:
-            loss = decoded_cross_entropy(self.autoencoder, result.x0, ids)
-            losses["loss_decoded"] = self.decoded_loss_weight * loss
+        losses = losses_by_task(
+            self.tasks,
+            batch,
+            targets,
+            result,
+            weights=self.layout.loss_weights,
+            decoded_weight=self.decoded_loss_weight,
+        )
+        losses.update(self.classifier.losses(condition, batched_inputs))
         return losses
 
     @torch.no_grad()
+    def _predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:
+        """x0 (R, C', h, w) that the network predicts at t = T - 1; "matched" ids depend on it."""
+        t = torch.full((len(noise),), len(self.timestep_weights) - 1, device=self.device)
+        output = self.denoiser(noise, t, condition, task=told)
+        return predicted_x0(self.scheduler, output.float(), noise, t)
+
+    @torch.no_grad()
     def _inference(self, batched_inputs: list[dict], condition: Tensor) -> list[dict]:
+        # One sampling run serves all asked tasks of all pictures.
+        batch = self.layout.for_inference(batched_inputs)
+        told = torch.tensor(batch.tasks, device=self.device)
+        rows = torch.tensor(batch.images, device=self.device)
+        row_condition = condition[rows]
         generators = [
-            image_generator(entry.get("seed", self.seed), entry["image_id"], self.device)
-            for entry in batched_inputs
+            image_generator(entry.get("seed", self.seed), key, self.device)
+            for entry, key in self.layout.noise_keys(batched_inputs, batch)
         ]
         wanted = max(int(entry.get("return_steps", 0)) for entry in batched_inputs)
         shown = spread_indices(self.num_inference_steps, wanted)
@@ -273,7 +275,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 steps.append((t, x0))
 
         x0 = sample_latents(
-            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous),
+            lambda x_t, t, previous: self.denoiser(x_t, t, row_condition, previous, told),
             initial_noise(self.latent_shape, generators),
             scheduler=self.scheduler,
             num_inference_steps=self.num_inference_steps,
@@ -281,19 +283,16 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             generators=generators,
             callback=keep_step,
         )
-        outputs = [{"panoptic_seg": one} for one in self._decode(x0, batched_inputs)]
-        for t, intermediate in steps:
-            decoded = self._decode(intermediate, batched_inputs)
-            for entry, output, one in zip(batched_inputs, outputs, decoded, strict=True):
-                if entry.get("return_steps", 0):
-                    output.setdefault("steps", []).append({"timestep": t, "panoptic_seg": one})
-        return outputs
-
-    def _decode(
-        self, latents: Tensor, batched_inputs: list[dict]
-    ) -> list[tuple[Tensor, list[dict]]]:
-        head_output = self.autoencoder.decode(self.autoencoder.denormalize(latents))
-        return [
-            decode_panoptic(self.autoencoder, one, entry, self.postprocess)
-            for one, entry in zip(head_output, batched_inputs, strict=True)
+        decoded = decode_tasks(self.tasks, batch, x0, batched_inputs)
+        outputs = [
+            self.classifier(one, entry, features)
+            for one, entry, features in zip(decoded, batched_inputs, condition, strict=True)
         ]
+        segments = [block for block in batch.blocks if self.tasks[block.task].name == "instance"]
+        for t, intermediate in steps:
+            only_segments = batch._replace(blocks=segments)
+            of_step = decode_tasks(self.tasks, only_segments, intermediate, batched_inputs)
+            for entry, output, one in zip(batched_inputs, outputs, of_step, strict=True):
+                if entry.get("return_steps", 0) and one:
+                    output.setdefault("steps", []).append({"timestep": t, **one})
+        return outputs

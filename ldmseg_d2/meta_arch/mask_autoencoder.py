@@ -14,10 +14,10 @@ from ..losses import (
     sample_at_points,
 )
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..postprocessing import logits_to_panoptic
 from ..structures import assign_ids, keep_largest
 from .batching import SampleRandomness, image_generator, stack_segment_ids
-from .build import build_mask_autoencoder, postprocess_arguments
+from .build import build_mask_autoencoder
+from .tasks.instance import decode_panoptic, postprocess_arguments
 
 
 @META_ARCH_REGISTRY.register()
@@ -195,35 +195,3 @@ class LDMSegAutoencoder(nn.Module):
                 logits.append(one[labels])
             masks.append(labels_map.unsqueeze(0) == labels.unsqueeze(1))
         return torch.cat(logits), torch.cat(masks)
-
-
-def decode_panoptic(
-    autoencoder: MaskAutoencoder, head_output: Tensor, entry: dict, postprocess: dict
-) -> tuple[Tensor, list[dict]]:
-    """Panoptic map of one picture from the decoder's output.
-
-    Args:
-        autoencoder: expands the head's output to logits of ids.
-        head_output: (*, S, S) of one picture, see ``MaskAutoencoder.decode``.
-        entry: the picture's input dict: ``height``, ``width``; ``image`` or ``segment_ids``, whose
-            size says what of the square is not padding.
-        postprocess: keyword arguments of ``logits_to_panoptic``.
-    """
-    shown = entry["image"] if "image" in entry else entry["segment_ids"]
-    height, width = shown.shape[-2:]
-    head_output = head_output[:, :height, :width]
-    logits = autoencoder.id_logits(head_output.unsqueeze(0).float())[0]
-    return logits_to_panoptic(logits, (entry["height"], entry["width"]), **postprocess)
-
-
-def decoded_cross_entropy(autoencoder: MaskAutoencoder, latents: Tensor, ids: Tensor) -> Tensor:
-    """Cross-entropy (scalar) between decoded latents and the ids that they stand for.
-
-    Args:
-        autoencoder: decodes; void pixels are left out.
-        latents: (B, C, h, w) normalised.
-        ids: (B, S, S) int64.
-    """
-    head_output = autoencoder.decode(autoencoder.denormalize(latents))
-    factored = autoencoder.head == "factored"
-    return (factored_cross_entropy if factored else id_cross_entropy)(head_output, ids)

@@ -20,7 +20,7 @@ CONDITIONINGS = ("concat", "cross_attention")
 
 
 class Denoiser(nn.Module):
-    """UNet over [noisy mask latents | image condition | self-conditioning].
+    """UNet over [noisy mask latents | image condition | self-conditioning | known cells].
 
     With ``conditioning="cross_attention"`` the image condition comes as tokens instead.
     """
@@ -38,6 +38,10 @@ class Denoiser(nn.Module):
         conditioning: str = "concat",
         cross_attention: str = "removed",
         cross_attention_dim: int = 768,
+        num_tasks: int = 1,
+        tokens_per_task: int = 1,
+        task_in_time_embedding: bool = False,
+        known_channel: bool = False,
         freeze: Sequence[str] = (),
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
@@ -53,8 +57,13 @@ class Denoiser(nn.Module):
                 random weights.
             conv_in_mask_init, conv_in_init: see :func:`fit_channels`; only with ``pretrained``.
             conditioning: "concat" or "cross_attention" (which keeps the cross-attention).
-            cross_attention: "removed", or "kept": with "concat" it attends to one learnt token.
+            cross_attention: "removed", or "kept": it attends to the task's learnt tokens.
             cross_attention_dim: width of the tokens; a pretrained UNet has its own.
+            num_tasks: tasks that :meth:`forward` distinguishes; above 1 they need cross-attention.
+            tokens_per_task: learnt tokens N of each task.
+            task_in_time_embedding: add a learnt vector of the task (zero at first) to the
+                timestep's embedding as well, which every residual block reads.
+            known_channel: one more input channel: 1 where cells are given (inpainting).
             freeze: name parts of the UNet's parameters that get no gradient.
             gradient_checkpointing: trade time for memory in training.
             channels_last: memory format of the UNet's convolutions.
@@ -71,10 +80,17 @@ class Denoiser(nn.Module):
         self.latent_channels = latent_channels
         self.self_conditioning = self_conditioning
         self.conditioning = conditioning
+        self.known_channel = known_channel
         self.channels_last = channels_last
         self.cross_attends = cross_attention == "kept" or conditioning == "cross_attention"
+        if num_tasks > 1 and not self.cross_attends:
+            raise ValueError(
+                f"MODEL.LDMSEG.DENOISER.CROSS_ATTENTION 'removed' cannot tell {num_tasks} tasks "
+                "apart: set it to 'kept', or MODEL.LDMSEG.TASK_MODE to 'joint'"
+            )
         in_channels = latent_channels * (2 if self_conditioning else 1)
         in_channels += condition_channels if conditioning == "concat" else 0
+        in_channels += 1 if known_channel else 0
         if pretrained:
             self.unet = load_unet(
                 pretrained, subfolder=subfolder, with_cross_attention=self.cross_attends
@@ -94,9 +110,17 @@ class Denoiser(nn.Module):
                 **sizes,
             )
         if self.cross_attends:
-            self._add_tokens(condition_channels)
+            self._add_tokens(condition_channels, num_tasks, tokens_per_task)
         else:
             remove_cross_attention(self.unet)
+        self.task_vectors: nn.Embedding | None = None
+        if task_in_time_embedding:
+            self.task_vectors = nn.Embedding(
+                num_tasks, self.unet.time_embedding.linear_2.out_features
+            )
+            nn.init.zeros_(self.task_vectors.weight)
+            # diffusers' place for a vector beside the timestep's; ours needs no further layer.
+            self.unet.class_embedding = nn.Identity()
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         freeze_parameters(self.unet, freeze)
@@ -106,15 +130,14 @@ class Denoiser(nn.Module):
             # In place: torch.compile(module) would put "_orig_mod." into every state-dict key.
             self.unet.compile()
 
-    def _add_tokens(self, condition_channels: int) -> None:
-        """What the cross-attention reads: the projected condition, or one learnt token."""
+    def _add_tokens(self, condition_channels: int, num_tasks: int, tokens_per_task: int) -> None:
+        """What the cross-attention reads: tokens of the task, and of a projected condition."""
         width = cross_attention_width(self.unet)
-        if self.conditioning == "concat":
-            self.null_token = nn.Parameter(torch.zeros(1, 1, width))
-        elif condition_channels == width:
-            self.token_projection = nn.Identity()
-        else:
-            self.token_projection = nn.Linear(condition_channels, width)
+        if self.conditioning == "concat" or num_tasks > 1:
+            self.task_tokens = nn.Parameter(0.02 * torch.randn(num_tasks, tokens_per_task, width))
+        if self.conditioning == "cross_attention":
+            same = condition_channels == width
+            self.token_projection = nn.Identity() if same else nn.Linear(condition_channels, width)
 
     @property
     def downsample_factor(self) -> int:
@@ -122,7 +145,13 @@ class Denoiser(nn.Module):
         return 2 ** (len(self.unet.config.block_out_channels) - 1)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, condition: Tensor, previous_x0: Tensor | None = None
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Tensor,
+        previous_x0: Tensor | None = None,
+        task: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Network output at x_t.
 
@@ -132,6 +161,9 @@ class Denoiser(nn.Module):
             condition: (B, condition_channels, h, w); with ``conditioning="cross_attention"`` its
                 grid may be another.
             previous_x0: (B, C, h, w) self-conditioning; None stands for zeros.
+            task: (B,) int64 in 0..num_tasks - 1; None stands for 0.
+            known: (B, 1, h, w) bool, cells of x_t that are given; None stands for none. Not read
+                without ``known_channel``.
 
         Returns:
             (B, C, h, w): epsilon, x0 or v, whatever it was trained to predict.
@@ -139,21 +171,31 @@ class Denoiser(nn.Module):
         parts = [x_t, condition] if self.conditioning == "concat" else [x_t]
         if self.self_conditioning:
             parts.append(torch.zeros_like(x_t) if previous_x0 is None else previous_x0)
+        if self.known_channel:
+            parts.append(torch.zeros_like(x_t[:, :1]) if known is None else known.to(x_t.dtype))
         x = torch.cat(parts, dim=1)  # [B, in_channels, h, w]
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.unet(x, t, encoder_hidden_states=self._tokens(condition)).sample
+        if task is None:
+            task = torch.zeros(len(x_t), dtype=torch.int64, device=x_t.device)
+        return self.unet(
+            x,
+            t,
+            encoder_hidden_states=self._tokens(condition, task),
+            class_labels=None if self.task_vectors is None else self.task_vectors(task),
+        ).sample
 
-    def _tokens(self, condition: Tensor) -> Tensor | None:
-        """(B, N, D) for the cross-attention, from the condition (B, C', h', w')."""
+    def _tokens(self, condition: Tensor, task: Tensor) -> Tensor | None:
+        """(B, N, D) for the cross-attention, from the condition (B, C', h', w') and the task."""
         if not self.cross_attends:
             return None
-        if self.conditioning == "concat":
-            return self.null_token.expand(len(condition), -1, -1)
-        tokens = self.token_projection(condition.flatten(2).transpose(1, 2))  # [B, h' w', D]
-        height, width = condition.shape[-2:]
-        positions = position_embedding(height, width, tokens.shape[-1], device=tokens.device)
-        return tokens + positions.to(tokens.dtype)
+        parts = [self.task_tokens[task]] if hasattr(self, "task_tokens") else []
+        if self.conditioning == "cross_attention":
+            tokens = self.token_projection(condition.flatten(2).transpose(1, 2))  # [B, h' w', D]
+            height, width = condition.shape[-2:]
+            positions = position_embedding(height, width, tokens.shape[-1], device=tokens.device)
+            parts.append(tokens + positions.to(tokens.dtype))
+        return torch.cat(parts, dim=1)
 
 
 def new_unet(

@@ -8,15 +8,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..structures import code_matrix, encode_bits
-from .layers import ChannelLayerNorm, ResidualBlock
+from .latent_autoencoder import LatentAutoencoder, conv3x3, shuffle_decoder, unshuffle_encoder
+from .layers import ChannelLayerNorm
 
 ENCODERS = ("conv", "pixel_unshuffle")
 DECODERS = ("transposed_conv", "pixel_shuffle")
 HEADS = ("id_logits", "factored")
-NORMALIZATIONS = ("fixed", "standardize")
 
 
 class Posterior(NamedTuple):
@@ -38,12 +37,8 @@ class Posterior(NamedTuple):
         return 0.5 * (self.mean**2 + self.logvar.exp() - 1 - self.logvar).mean()
 
 
-class MaskAutoencoder(nn.Module):
-    """Shallow autoencoder of segment-id maps.
-
-    Latents come in two scales: *raw* ones, between encoder and decoder, and *normalised* ones,
-    which the diffusion model sees: ``(raw - shift) * scale``, see :meth:`normalize`.
-    """
+class MaskAutoencoder(LatentAutoencoder):
+    """Shallow autoencoder of segment-id maps."""
 
     def __init__(
         self,
@@ -73,7 +68,7 @@ class MaskAutoencoder(nn.Module):
             downsample_factor: picture side over latent side, a power of 2.
             latent_channels: channels C of the latent.
             encoder_channels, decoder_channels, num_upsamplings, num_layers: sizes, see
-                ``MODEL.LDMSEG.AUTOENCODER`` in config.py.
+                ``MODEL.LDMSEG.AUTOENCODER`` in config/model.py.
             variational: the encoder gives a Gaussian posterior.
             latent_noise: noise in training, in standard deviations of each latent channel.
             normalization: "fixed" or "standardize" (running mean and deviation per channel).
@@ -82,23 +77,17 @@ class MaskAutoencoder(nn.Module):
         Raises:
             ValueError: an unknown name, or a factor that does not fit.
         """
-        super().__init__()
-        for key, value, allowed in (
-            ("ENCODER", encoder, ENCODERS),
-            ("DECODER", decoder, DECODERS),
-            ("HEAD", head, HEADS),
-            ("NORMALIZATION", normalization, NORMALIZATIONS),
-        ):
-            if value not in allowed:
-                raise ValueError(
-                    f"MODEL.LDMSEG.AUTOENCODER.{key} is {value!r}; allowed: {', '.join(allowed)}"
-                )
-        num_halvings = downsample_factor.bit_length() - 1
-        if downsample_factor < 2 or 2**num_halvings != downsample_factor:
-            raise ValueError(
-                "MODEL.LDMSEG.AUTOENCODER.DOWNSAMPLE_FACTOR must be a power of 2 from 2 on, got "
-                f"{downsample_factor}"
-            )
+        super().__init__(
+            downsample_factor=downsample_factor,
+            latent_channels=latent_channels,
+            latent_noise=latent_noise,
+            normalization=normalization,
+            scaling_factor=scaling_factor,
+        )
+        self.check_choice("ENCODER", encoder, ENCODERS)
+        self.check_choice("DECODER", decoder, DECODERS)
+        self.check_choice("HEAD", head, HEADS)
+        num_halvings = self.num_halvings
         if decoder == "transposed_conv" and not 0 <= num_upsamplings <= num_halvings:
             raise ValueError(
                 f"MODEL.LDMSEG.AUTOENCODER.NUM_UPSAMPLINGS must be 0..{num_halvings} for "
@@ -107,18 +96,13 @@ class MaskAutoencoder(nn.Module):
         self.num_bits = num_bits
         self.num_ids = 2**num_bits
         self.head = head
-        self.downsample_factor = downsample_factor
-        self.latent_channels = latent_channels
         self.variational = variational
-        self.latent_noise = latent_noise
-        self.normalization = normalization
-        self.scaling_factor = scaling_factor
 
         encoder_out = latent_channels * (2 if variational else 1)
         if encoder == "conv":
             self.encoder = _conv_encoder(num_bits, encoder_channels, num_halvings, encoder_out)
         else:
-            self.encoder = _unshuffle_encoder(
+            self.encoder = unshuffle_encoder(
                 num_bits, encoder_channels, downsample_factor, num_layers, encoder_out
             )
         decoder_out = self.num_ids if head == "id_logits" else num_bits + 1
@@ -127,14 +111,11 @@ class MaskAutoencoder(nn.Module):
                 latent_channels, decoder_channels, num_upsamplings, num_halvings, decoder_out
             )
         else:
-            self.decoder = _shuffle_decoder(
+            self.decoder = shuffle_decoder(
                 latent_channels, decoder_channels, downsample_factor, num_layers, decoder_out
             )
         if head == "factored":
             self.register_buffer("codes", code_matrix(num_bits), persistent=False)
-        if normalization == "standardize":
-            self.register_buffer("running_mean", torch.zeros(latent_channels))
-            self.register_buffer("running_var", torch.ones(latent_channels))
 
     def encode(self, ids: Tensor) -> Posterior:
         """Posterior of the raw latents of id maps.
@@ -164,21 +145,6 @@ class MaskAutoencoder(nn.Module):
         bits, void = head_output.split([self.num_bits, 1], dim=1)
         return torch.cat([void, torch.einsum("kb,nbhw->nkhw", self.codes.to(bits), bits)], dim=1)
 
-    def normalize(self, latents: Tensor) -> Tensor:
-        """Raw latents (B, C, h, w) to the diffusion model's scale."""
-        if self.normalization == "standardize":
-            shift, scale = self._statistics()
-            latents = (latents - shift) / scale
-        return latents * self.scaling_factor
-
-    def denormalize(self, latents: Tensor) -> Tensor:
-        """The inverse of :meth:`normalize`."""
-        latents = latents / self.scaling_factor
-        if self.normalization == "standardize":
-            shift, scale = self._statistics()
-            latents = latents * scale + shift
-        return latents
-
     def forward(self, ids: Tensor) -> tuple[Tensor, Posterior]:
         """Reconstruct id maps (B, H, W): the head's output and the posterior.
 
@@ -189,27 +155,8 @@ class MaskAutoencoder(nn.Module):
         if not self.training:
             return self.decode(posterior.mean), posterior
         latents = posterior.sample()
-        if self.normalization == "standardize":
-            self._update_statistics(posterior.mean)
-        if self.latent_noise > 0:
-            # In units of the batch's own deviation: the encoder cannot evade it by larger values.
-            std = latents.detach().float().std(dim=(0, 2, 3), keepdim=True)
-            latents = latents + self.latent_noise * std * torch.randn_like(latents)
-        return self.decode(latents), posterior
-
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        shift = self.running_mean.view(1, -1, 1, 1)
-        return shift, self.running_var.view(1, -1, 1, 1).clamp(min=1e-8).sqrt()
-
-    @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, momentum: float = 0.02) -> None:
-        mean = mean.float()
-        self.running_mean.lerp_(mean.mean(dim=(0, 2, 3)), momentum)
-        self.running_var.lerp_(mean.var(dim=(0, 2, 3)), momentum)
-
-
-def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1)
+        self.update_statistics(posterior.mean)
+        return self.decode(self.add_latent_noise(latents)), posterior
 
 
 def _conv_encoder(num_bits: int, width: int, num_halvings: int, out_channels: int) -> nn.Sequential:
@@ -217,12 +164,12 @@ def _conv_encoder(num_bits: int, width: int, num_halvings: int, out_channels: in
 
     Positions in the sequence are those of published checkpoints, hence the Identity.
     """
-    layers: list[nn.Module] = [_conv3x3(num_bits, width), nn.SiLU()]
+    layers: list[nn.Module] = [conv3x3(num_bits, width), nn.SiLU()]
     for _ in range(num_halvings):
-        layers += [_conv3x3(width, width), _conv3x3(width, 2 * width, stride=2), nn.SiLU()]
+        layers += [conv3x3(width, width), conv3x3(width, 2 * width, stride=2), nn.SiLU()]
         width *= 2
-    layers += [_conv3x3(width, width), nn.Identity(), nn.GroupNorm(32, width, eps=1e-6), nn.SiLU()]
-    return nn.Sequential(*layers, _conv3x3(width, out_channels))
+    layers += [conv3x3(width, width), nn.Identity(), nn.GroupNorm(32, width, eps=1e-6), nn.SiLU()]
+    return nn.Sequential(*layers, conv3x3(width, out_channels))
 
 
 def _transposed_conv_decoder(
@@ -232,51 +179,15 @@ def _transposed_conv_decoder(
 
     Positions in the sequence are those of published checkpoints, hence the Identity.
     """
-    layers: list[nn.Module] = [_conv3x3(latent_channels, width), nn.Identity()]
+    layers: list[nn.Module] = [conv3x3(latent_channels, width), nn.Identity()]
     for _ in range(num_upsamplings):
         layers += [
             nn.ConvTranspose2d(width, width, 2, stride=2),
             ChannelLayerNorm(width),
             nn.SiLU(),
         ]
-    layers += [nn.GroupNorm(32, width), nn.SiLU(), _conv3x3(width, out_channels)]
+    layers += [nn.GroupNorm(32, width), nn.SiLU(), conv3x3(width, out_channels)]
     if num_upsamplings < num_halvings:
         factor = 2 ** (num_halvings - num_upsamplings)
         layers.append(nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)
-
-
-def _unshuffle_encoder(
-    num_bits: int, width: int, factor: int, num_layers: int, out_channels: int
-) -> nn.Sequential:
-    """Space-to-depth, then residual blocks at the latent's resolution."""
-    return nn.Sequential(
-        nn.PixelUnshuffle(factor),
-        _conv3x3(num_bits * factor**2, width),
-        *(ResidualBlock(width) for _ in range(num_layers)),
-        nn.SiLU(),
-        nn.Conv2d(width, out_channels, 1),
-    )
-
-
-def _shuffle_decoder(
-    latent_channels: int, width: int, factor: int, num_layers: int, out_channels: int
-) -> nn.Sequential:
-    """Residual blocks at the latent's resolution, depth-to-space, one conv at full resolution."""
-    full_width = max(width // 4, 16)
-    return nn.Sequential(
-        _conv3x3(latent_channels, width),
-        *(ResidualBlock(width) for _ in range(num_layers)),
-        nn.SiLU(),
-        nn.Conv2d(width, full_width * factor**2, 1),
-        nn.PixelShuffle(factor),
-        nn.SiLU(),
-        _conv3x3(full_width, out_channels),
-    )
-
-
-def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of logits (B, K, h, w) to ``size`` (H, W)."""
-    if tuple(logits.shape[-2:]) == tuple(size):
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

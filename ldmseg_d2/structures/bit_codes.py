@@ -59,3 +59,41 @@ def gray_code(values: Tensor) -> Tensor:
     Source: F. Gray, US patent 2,632,058 (1953); ``g = v ^ (v >> 1)``.
     """
     return values ^ (values >> 1)
+
+
+def semantic_codes(num_classes: int, num_bits: int, method: str = "consecutive") -> Tensor:
+    """The id under which each class is encoded, the same in all pictures.
+
+    Args:
+        num_classes: C.
+        num_bits: bits of an id; they hold 2^num_bits - 1 classes.
+        method: "consecutive": class + 1; "spread": ids whose codes differ in as many bits as
+            possible, found greedily as a lexicographic code (Conway and Sloane, 1986,
+            doi 10.1109/TIT.1986.1057187), so that a wrong bit does not make another class.
+
+    Returns:
+        (C,) int64 in 1..2^num_bits - 1, increasing.
+
+    Raises:
+        ValueError: too many classes, or an unknown method.
+    """
+    num_ids = 2**num_bits
+    if not 0 < num_classes < num_ids:
+        raise ValueError(
+            f"{num_classes} classes do not fit {num_bits} bits, which hold 1..{num_ids - 1}: "
+            "change MODEL.LDMSEG.NUM_BITS (8 hold 255)"
+        )
+    if method == "consecutive":
+        return torch.arange(1, num_classes + 1)
+    if method != "spread":
+        raise ValueError(f"MODEL.LDMSEG.SEMANTIC.CODES is {method!r}; allowed: consecutive, spread")
+    codes = code_matrix(num_bits)
+    distances = (num_bits - codes @ codes.T) / 2  # [ids, ids] Hamming, of the ids from 1 on
+    for least in range(num_bits, 0, -1):
+        chosen: list[int] = []
+        for index in range(num_ids - 1):
+            if bool((distances[index, chosen] >= least).all()):
+                chosen.append(index)
+            if len(chosen) == num_classes:
+                return torch.tensor(chosen) + 1
+    raise AssertionError("at a distance of 1 all ids are free")

@@ -200,6 +200,6 @@ def test_in_the_whole_model(options, grid):
         assert (parameter.grad is None) == name.startswith("autoencoder."), name
     panoptic, _ = model.eval()(tiny_batch(annotated=False))[0]["panoptic_seg"]
     assert panoptic.shape == (64, 64)
-    assert ("null_token" in dict(model.denoiser.named_parameters())) == (
+    assert ("task_tokens" in dict(model.denoiser.named_parameters())) == (
         options.get("CROSS_ATTENTION") == "kept"
     )

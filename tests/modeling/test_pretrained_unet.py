@@ -38,14 +38,14 @@ def test_widened_unet_starts_as_the_pretrained_one(stable_diffusion):
     folder, unet = stable_diffusion
     denoiser = pretrained_denoiser(folder, cross_attention="kept")
     assert denoiser.unet.conv_in.in_channels == denoiser.unet.config.in_channels == 14
-    denoiser.null_token.normal_(generator=torch.Generator().manual_seed(0))
+    denoiser.task_tokens.normal_(generator=torch.Generator().manual_seed(0))
     x, t, condition, previous = inputs()
-    expected = unet(x, t, denoiser.null_token.expand(2, -1, -1)).sample
+    expected = unet(x, t, denoiser.task_tokens.expand(2, -1, -1)).sample
     torch.testing.assert_close(denoiser(x, t, condition, previous), expected)
     # The token matters, and so do new channels that do not start at zero.
     assert not torch.allclose(unet(x, t, torch.zeros(2, 1, 12)).sample, expected)
     other = pretrained_denoiser(folder, cross_attention="kept", conv_in_init="random")
-    other.null_token.copy_(denoiser.null_token)
+    other.task_tokens.copy_(denoiser.task_tokens)
     assert not torch.allclose(other(x, t, condition, previous), expected)
     zeros = torch.zeros_like(condition), torch.zeros_like(previous)
     torch.testing.assert_close(other(x, t, *zeros), expected)

@@ -1,135 +1,13 @@
-"""Configuration keys that LDMSeg adds to Detectron2's defaults.
-
-Every key is listed here with its meaning, unit and allowed values. The defaults are the paper's
-(arXiv 2401.10227) wherever it states one; ``configs/`` holds the small recipes that differ.
-"""
+"""Keys of the networks, the diffusion process and the post-processing."""
 
 from detectron2.config import CfgNode as CN
 
-ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-LOSS_WEIGHTINGS = ("min_snr", "uniform")
-SAMPLERS = ("DDIM", "DDPM")
 
-
-def add_ldmseg_config(cfg: CN) -> None:
-    """Add LDMSeg's keys to a Detectron2 config, in place.
-
-    Args:
-        cfg: the node that ``detectron2.config.get_cfg()`` returns.
-
-    Example:
-        >>> from detectron2.config import get_cfg
-        >>> cfg = get_cfg()
-        >>> add_ldmseg_config(cfg)
-        >>> cfg.MODEL.LDMSEG.NUM_BITS
-        7
-    """
-    _add_input_config(cfg)
-    _add_solver_config(cfg)
-    # Photos reach the model as RGB and are normalised to [-1, 1], as Stable Diffusion expects.
-    cfg.INPUT.FORMAT = "RGB"
-    cfg.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]
-    cfg.MODEL.PIXEL_STD = [127.5, 127.5, 127.5]
-
-    cfg.MODEL.LDMSEG = CN()
-    # Bits of a segment id. 7 bits give ids 1..127 (0 is void), 8 bits 1..255. Allowed: 2..16.
-    cfg.MODEL.LDMSEG.NUM_BITS = 7
-    # How training assigns ids to segments:
-    #   "random":     drawn without replacement for every sample (the paper);
-    #   "ordered":    1..K in raster order of the segments' centroids;
-    #   "positional": Gray-coded bins of the centroid's y and x, see POSITIONAL;
-    #   "matched":    for every sample the ids that lie nearest to what the network itself predicts
-    #                 from pure noise (Hungarian matching over segments and ids; one more forward
-    #                 pass without gradient). The noise, not the data, then decides between
-    #                 equivalent namings.
-    cfg.MODEL.LDMSEG.ID_ASSIGNMENT = "random"
-    cfg.MODEL.LDMSEG.POSITIONAL = CN()
-    # Inner edges of the bins of a centroid's y and x, as increasing fractions of the picture's
-    # height and width; 2^bits - 1 edges each. Empty: equal bins. The bits of y are
-    # floor(NUM_BITS / 2), the bits of x are the rest. Quantiles of the training set's centroids
-    # use the codes evenly: `tools/measure_centroids.py` prints them.
-    cfg.MODEL.LDMSEG.POSITIONAL.Y_EDGES = []
-    cfg.MODEL.LDMSEG.POSITIONAL.X_EDGES = []
+def add_model_config(cfg: CN) -> None:
+    """Add the keys of autoencoder, diffusion, sampler, networks and post-processing, in place."""
     _add_autoencoder_config(cfg)
     _add_diffusion_config(cfg)
     _add_postprocess_config(cfg)
-
-
-def _add_input_config(cfg: CN) -> None:
-    # Name in DATASET_MAPPER_REGISTRY; an unknown name raises.
-    cfg.INPUT.DATASET_MAPPER_NAME = "PanopticDatasetMapper"
-    cfg.INPUT.LDMSEG = CN()
-    # Side of the square that the networks see, in pixels; a multiple of the autoencoder's
-    # downsampling and of the denoiser's.
-    cfg.INPUT.LDMSEG.IMAGE_SIZE = 512
-    # "square": resized to IMAGE_SIZE x IMAGE_SIZE without keeping the aspect ratio (the paper);
-    # "longest_side": the longer side becomes IMAGE_SIZE, the model pads the rest with void;
-    # "large_scale_jitter": in training, longest side x a random scale, then a random crop of at
-    #     most IMAGE_SIZE x IMAGE_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
-    cfg.INPUT.LDMSEG.RESIZE = "square"
-    # Range of the random scale of "large_scale_jitter".
-    cfg.INPUT.LDMSEG.JITTER_SCALE = (0.1, 2.0)
-    # Segments with fewer pixels than this (after the resize) become void in training.
-    cfg.INPUT.LDMSEG.MIN_SEGMENT_AREA = 10
-    # Load segment ids at test as well: needed to evaluate reconstruction (stage 1).
-    cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST = False
-
-
-def _add_solver_config(cfg: CN) -> None:
-    # "ADAMW" is the only optimizer; BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS,
-    # MAX_ITER, IMS_PER_BATCH, WARMUP_ITERS and WARMUP_FACTOR keep Detectron2's meaning.
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    # The batch for which BASE_LR and the numbers of iterations were chosen. Where IMS_PER_BATCH
-    # differs, BASE_LR is multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and MAX_ITER, WARMUP_ITERS,
-    # STEPS, CHECKPOINT_PERIOD and TEST.EVAL_PERIOD are divided by it. 0: nothing is scaled.
-    # Detectron2's REFERENCE_WORLD_SIZE scales the same with the number of processes, and
-    # IMS_PER_BATCH as well; both together are scaled one after the other.
-    cfg.SOLVER.REFERENCE_BATCH = 0
-    # Micro-batches of one optimizer step: IMS_PER_BATCH, a multiple of processes x
-    # ACCUMULATION_STEPS, is the batch of the whole step, and memory is needed for a micro-batch.
-    # The gradient is that of the whole batch where losses are means over samples; with
-    # MODEL.LDMSEG.DIFFUSION.MASKED_LOSS it is the mean of the micro-batches' means over valid cells
-    # (as it is over processes), in which samples with few valid cells count a little more.
-    cfg.SOLVER.ACCUMULATION_STEPS = 1
-    # Divide AdamW's state among the processes (torch's ZeroRedundancyOptimizer).
-    cfg.SOLVER.ZERO = False
-    # AdamW's (beta1, beta2).
-    cfg.SOLVER.BETAS = (0.9, 0.999)
-    cfg.SOLVER.BASE_LR = 1e-4
-    cfg.SOLVER.WEIGHT_DECAY = 0.05
-    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
-    # Learning-rate multiplier of the image encoder's parameters, where it is trained.
-    cfg.SOLVER.IMAGE_ENCODER_MULTIPLIER = 1.0
-    # Layer-wise decay of it, for encoders that tell their layers (DINOv2): the rate of block i of n
-    # is multiplied by DECAY^(n - i), as in BEiT's fine-tuning. In (0, 1]; 1: off.
-    cfg.SOLVER.IMAGE_ENCODER_LAYER_DECAY = 1.0
-    # "WarmupCosineLR" (the paper) or "WarmupFlatLinearLR": constant for FLAT_FRACTION of
-    # MAX_ITER, then linear to zero. Detectron2's other names work as well.
-    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
-    cfg.SOLVER.FLAT_FRACTION = 0.6
-    # Clipping. CLIP_TYPE "full_model" clips the norm over all parameters together, which
-    # Detectron2 itself does not offer ("value" and "norm" act on each parameter alone).
-    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0
-    # Mixed precision where AMP.ENABLED: "bfloat16" or "float16" (CUDA only; with loss scaling).
-    cfg.SOLVER.AMP.PRECISION = "bfloat16"
-
-    # Exponential moving average of the weights, in float32: saved, resumed, used for evaluation.
-    cfg.MODEL.EMA = CN()
-    cfg.MODEL.EMA.ENABLED = True
-    cfg.MODEL.EMA.DECAY = 0.9999
-    # Evaluation evaluates the averaged weights where they exist.
-    cfg.MODEL.EMA.EVALUATE = True
-
-    # Pictures a process evaluates at once. Results do not depend on it.
-    cfg.TEST.IMS_PER_BATCH = 1
-    # Evaluate only the first N pictures of a data set; 0: all.
-    cfg.TEST.MAX_IMAGES = 0
-    # Seed of initialisation, data order and noise. Detectron2's -1 (none) breaks exact resume.
-    cfg.SEED = 0
 
 
 def _add_autoencoder_config(cfg: CN) -> None:
@@ -239,7 +117,8 @@ def _add_diffusion_config(cfg: CN) -> None:
     # tokens, one for each cell of the image encoder's own grid, with a sine-cosine position
     # embedding. The latter keeps the cross-attention, whatever CROSS_ATTENTION says.
     u.CONDITIONING = "concat"
-    # "removed" (the paper), or "kept": with "concat" it then attends to one learnt token.
+    # "removed" (the paper, for one task), or "kept": it attends to the learnt tokens of the task
+    # (MODEL.LDMSEG.TASK_EMBEDDING), which several tasks with TASK_MODE "separate" need.
     u.CROSS_ATTENTION = "removed"
     # Channels of the tokens, a multiple of 4, for kept cross-attention; PRETRAINED has its own.
     u.CROSS_ATTENTION_DIM = 768

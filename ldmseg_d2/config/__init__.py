@@ -1,0 +1,91 @@
+"""Configuration keys that LDMSeg adds to Detectron2's defaults.
+
+Every key is listed in this folder with its meaning, unit and allowed values: ``model.py`` holds the
+networks, diffusion and thresholds, ``tasks.py`` tasks and classes, ``solver.py`` the
+training, this file the rest. The defaults are the paper's (arXiv 2401.10227) wherever it states
+one; ``configs/`` holds the small recipes that differ.
+"""
+
+from detectron2.config import CfgNode as CN
+
+from .model import add_model_config
+from .solver import add_solver_config
+from .tasks import CLASSIFIERS, TASK_MODES, add_task_config
+
+__all__ = [
+    "CLASSIFIERS",
+    "ID_ASSIGNMENTS",
+    "LOSS_WEIGHTINGS",
+    "PREDICTION_TYPES",
+    "SAMPLERS",
+    "TASK_MODES",
+    "add_ldmseg_config",
+]
+
+ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+LOSS_WEIGHTINGS = ("min_snr", "uniform")
+SAMPLERS = ("DDIM", "DDPM")
+
+
+def add_ldmseg_config(cfg: CN) -> None:
+    """Add LDMSeg's keys to a Detectron2 config, in place.
+
+    Args:
+        cfg: the node that ``detectron2.config.get_cfg()`` returns.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> add_ldmseg_config(cfg)
+        >>> cfg.MODEL.LDMSEG.NUM_BITS
+        7
+    """
+    _add_input_config(cfg)
+    add_solver_config(cfg)
+    # Photos reach the model as RGB and are normalised to [-1, 1], as Stable Diffusion expects.
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.PIXEL_MEAN = [127.5, 127.5, 127.5]
+    cfg.MODEL.PIXEL_STD = [127.5, 127.5, 127.5]
+
+    cfg.MODEL.LDMSEG = CN()
+    # Bits of a segment id. 7 bits give ids 1..127 (0 is void), 8 bits 1..255. Allowed: 2..16.
+    cfg.MODEL.LDMSEG.NUM_BITS = 7
+    # How training assigns ids to segments:
+    #   "random":     drawn without replacement for every sample (the paper);
+    #   "ordered":    1..K in raster order of the segments' centroids;
+    #   "positional": Gray-coded bins of the centroid's y and x, see POSITIONAL;
+    #   "matched":    for every sample the ids that lie nearest to what the network itself predicts
+    #                 from pure noise (Hungarian matching over segments and ids; one more forward
+    #                 pass without gradient). The noise, not the data, then decides between
+    #                 equivalent namings.
+    cfg.MODEL.LDMSEG.ID_ASSIGNMENT = "random"
+    cfg.MODEL.LDMSEG.POSITIONAL = CN()
+    # Inner edges of the bins of a centroid's y and x, as increasing fractions of the picture's
+    # height and width; 2^bits - 1 edges each. Empty: equal bins. The bits of y are
+    # floor(NUM_BITS / 2), the bits of x are the rest. Quantiles of the training set's centroids
+    # use the codes evenly: `tools/measure_centroids.py` prints them.
+    cfg.MODEL.LDMSEG.POSITIONAL.Y_EDGES = []
+    cfg.MODEL.LDMSEG.POSITIONAL.X_EDGES = []
+    add_model_config(cfg)
+    add_task_config(cfg)
+
+
+def _add_input_config(cfg: CN) -> None:
+    # Name in DATASET_MAPPER_REGISTRY; an unknown name raises.
+    cfg.INPUT.DATASET_MAPPER_NAME = "PanopticDatasetMapper"
+    cfg.INPUT.LDMSEG = CN()
+    # Side of the square that the networks see, in pixels; a multiple of the autoencoder's
+    # downsampling and of the denoiser's.
+    cfg.INPUT.LDMSEG.IMAGE_SIZE = 512
+    # "square": resized to IMAGE_SIZE x IMAGE_SIZE without keeping the aspect ratio (the paper);
+    # "longest_side": the longer side becomes IMAGE_SIZE, the model pads the rest with void;
+    # "large_scale_jitter": in training, longest side x a random scale, then a random crop of at
+    #     most IMAGE_SIZE x IMAGE_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
+    cfg.INPUT.LDMSEG.RESIZE = "square"
+    # Range of the random scale of "large_scale_jitter".
+    cfg.INPUT.LDMSEG.JITTER_SCALE = (0.1, 2.0)
+    # Segments with fewer pixels than this (after the resize) become void in training.
+    cfg.INPUT.LDMSEG.MIN_SEGMENT_AREA = 10
+    # Load segment ids at test as well: needed to evaluate reconstruction (stage 1).
+    cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST = False

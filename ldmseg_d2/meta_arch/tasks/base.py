@@ -1,0 +1,133 @@
+"""What a task is: how its target becomes a latent, and how a latent becomes an output."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from detectron2.config import CfgNode
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+from ...modeling.latent_autoencoder import LatentAutoencoder
+from ..batching import SampleRandomness
+
+TASK_REGISTRY = Registry("LDMSEG_TASK")
+TASK_REGISTRY.__doc__ = """
+Tasks that `cfg.MODEL.LDMSEG.TASKS` may name, by `Task.name`: sub-classes of :class:`Task`.
+"""
+
+# Gives the x0 that the network predicts from pure noise, for the samples that are encoded.
+Predict = Callable[[], Tensor]
+
+
+class Target(NamedTuple):
+    """What the denoiser learns for one task and some samples."""
+
+    latents: Tensor  # (N, C, h, w) normalised
+    valid: Tensor | None  # (N, 1, h, w) bool: cells that count; None: all
+    pixels: Any  # what decoded_loss compares with
+
+
+class Task(ABC):
+    """One kind of map that the diffusion model generates.
+
+    A task is no nn.Module: it holds a reference to an autoencoder that the model owns. A new one
+    derives from this class, or from one of the three that exist, and registers itself:
+
+        @TASK_REGISTRY.register()
+        class NormalsTask(Task):
+            name = "normals"  # for MODEL.LDMSEG.TASKS
+            ...
+
+    Its evaluator registers in :data:`ldmseg_d2.evaluation.EVALUATORS`, by ``output_key``.
+    """
+
+    # Key in MODEL.LDMSEG.TASKS, in the logs and in an input's "tasks".
+    name: ClassVar[str]
+    # Which of the model's autoencoders it uses: "autoencoder" or "depth_autoencoder".
+    autoencoder_name: ClassVar[str] = "autoencoder"
+    # Key of an input that holds the annotation.
+    annotation: ClassVar[str]
+    # Key of the model's output that :meth:`decode` fills.
+    output_key: ClassVar[str]
+
+    def __init__(self, autoencoder: LatentAutoencoder, *, image_size: int) -> None:
+        """
+        Args:
+            autoencoder: frozen, with the latents that all tasks of a model share.
+            image_size: side S of the square that the networks see, pixels.
+        """
+        self.autoencoder = autoencoder
+        self.image_size = image_size
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Keyword arguments of the constructor, besides the autoencoder."""
+        return {"image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE}
+
+    @property
+    def latent_size(self) -> int:
+        """Side h of the latents."""
+        return self.image_size // self.autoencoder.downsample_factor
+
+    def has_target(self, entry: dict) -> bool:
+        """Whether an input dict has something that this task can learn from."""
+        return self.annotation in entry
+
+    @abstractmethod
+    def encode(
+        self, entries: Sequence[dict], randomness: SampleRandomness, predict: Predict
+    ) -> Target:
+        """The target of some annotated samples.
+
+        Args:
+            entries: N input dicts for which :meth:`has_target`.
+            randomness: of these samples.
+            predict: gives (N, C, h, w), see :data:`Predict`.
+        """
+
+    @abstractmethod
+    def decode(self, latents: Tensor, entries: Sequence[dict]) -> list[Any]:
+        """The output of every sample at its ``height`` x ``width``.
+
+        Args:
+            latents: (N, C, h, w) normalised.
+            entries: N input dicts.
+        """
+
+    @abstractmethod
+    def decoded_loss(self, latents: Tensor, target: Target) -> Tensor:
+        """Loss (scalar) of decoded latents (N, C, h, w) beside the latents' squared error."""
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """What the autoencoder decodes from normalised latents (N, C, h, w)."""
+        return self.autoencoder.decode(self.autoencoder.denormalize(latents))
+
+
+def build_tasks(cfg: CfgNode, autoencoders: dict[str, nn.Module]) -> list[Task]:
+    """The tasks of ``MODEL.LDMSEG.TASKS``, in that order.
+
+    Args:
+        cfg: the config.
+        autoencoders: by name, see :attr:`Task.autoencoder_name`.
+    """
+    return [
+        task(autoencoders[task.autoencoder_name], **task.from_config(cfg))
+        for task in task_classes(cfg)
+    ]
+
+
+def task_classes(cfg: CfgNode) -> list[type[Task]]:
+    """The classes of ``MODEL.LDMSEG.TASKS``, in that order.
+
+    Raises:
+        ValueError: no task, a name twice, or one that is not registered.
+    """
+    names = list(cfg.MODEL.LDMSEG.TASKS)
+    known = {task.name: task for _, task in TASK_REGISTRY}
+    if not names or not known.keys() >= set(names) or len(set(names)) != len(names):
+        raise ValueError(
+            f"MODEL.LDMSEG.TASKS is {names}: it must name one or more of {', '.join(known)}, "
+            "each once"
+        )
+    return [known[name] for name in names]
