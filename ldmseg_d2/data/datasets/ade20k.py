@@ -1,6 +1,6 @@
 """ADE20K, 150 classes (MIT scene parsing): from its own PNGs to COCO panoptic format.
 
-The files and names are those of Mask2Former's layout, so that a folder made by either serves both:
+Files, names and categories are those of Mask2Former's layout:
 https://github.com/facebookresearch/Mask2Former/blob/main/datasets/README.md
 The instance PNGs are described at
 https://github.com/CSAILVision/placeschallenge/tree/master/instancesegmentation
