@@ -1,97 +1,28 @@
 """Data loaders: reproducible and resumable for training, Detectron2's own for test."""
 
-import difflib
 import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetCatalog,
     DatasetFromList,
-    MetadataCatalog,
     build_batch_data_loader,
     build_detection_test_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from .dataset_dicts import dataset_dicts_with_depth
 from .dataset_mapper import build_dataset_mapper
 from .packed_batch import PackedBatch
 from .sampler import ResumableTrainingSampler, sample_seed, seeded_rng
 
-__all__ = ["TrainingStream", "build_test_loader", "build_train_loader", "load_dataset_dicts"]
+__all__ = ["TrainingStream", "build_test_loader", "build_train_loader"]
 
 logger = logging.getLogger(__name__)
-
-# How to get data sets that Detectron2 itself registers: a name's beginning, and what to do.
-HOW_TO_GET = {
-    "coco_2017": "download COCO 2017 photos and panoptic annotations (https://cocodataset.org) to "
-    "coco/{train2017,val2017,panoptic_train2017,panoptic_val2017,annotations}",
-    "cityscapes": "see https://detectron2.readthedocs.io/tutorials/builtin_datasets.html",
-    "ade20k": "see https://detectron2.readthedocs.io/tutorials/builtin_datasets.html",
-}
-
-
-def load_dataset_dicts(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Loads registered data sets, one after the other; pictures without segments are kept.
-
-    Args:
-        names: registered names, as in `cfg.DATASETS.TRAIN`; all with the same classes.
-
-    Returns:
-        Detectron2's dataset dicts; those with depth have their data set's `depth_scale`.
-
-    Raises:
-        ValueError: if `names` is empty, a name is not registered (near matches are named), or the
-            classes differ.
-        FileNotFoundError: if a data set is not where DETECTRON2_DATASETS says.
-    """
-    if not names:
-        raise ValueError("no data set given: cfg.DATASETS.TRAIN or cfg.DATASETS.TEST is empty")
-    for name in names:
-        _check_registered(name)
-    classes = {name: tuple(MetadataCatalog.get(name).get("stuff_classes") or ()) for name in names}
-    if len(set(classes.values())) > 1:
-        raise ValueError(
-            "data sets that are used together need the same classes in the same order, got "
-            + "; ".join(f"{name}: {len(c)} classes {list(c[:3])}..." for name, c in classes.items())
-        )
-    return [record for name in names for record in _load_one(name)]
-
-
-def _check_registered(name: str) -> None:
-    """Raises ValueError, with names that look alike, unless `name` is registered."""
-    if name in DatasetCatalog:
-        return
-    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=5, cutoff=0.5)
-    raise ValueError(
-        f"data set {name!r} is not registered"
-        + (f"; did you mean one of {near}?" if near else "")
-        + " DatasetCatalog.list() lists all names; the docs say how to register your own"
-    )
-
-
-def _load_one(name: str) -> list[dict[str, Any]]:
-    try:
-        dicts = get_detection_dataset_dicts([name], filter_empty=False, check_consistency=False)
-    # Detectron2's own loaders assert that files exist, with nothing but the path as message.
-    except (FileNotFoundError, AssertionError) as error:
-        root = os.environ.get("DETECTRON2_DATASETS")
-        where = f"DETECTRON2_DATASETS={root}" if root else "no DETECTRON2_DATASETS: ./datasets"
-        how = next((h for prefix, h in HOW_TO_GET.items() if name.startswith(prefix)), None)
-        raise FileNotFoundError(
-            f"data set {name!r} cannot be loaded ({where}, read when the package was imported): "
-            f"{error}." + (f" To get it: {how}" if how else "")
-        ) from error
-    depth_scale = MetadataCatalog.get(name).get("depth_scale")
-    if depth_scale is None:
-        return dicts
-    return [{"depth_scale": depth_scale, **record} for record in dicts]
 
 
 class TrainingStream(IterableDataset):
@@ -155,8 +86,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
 
     Raises:
         ValueError: if IMS_PER_BATCH is not a positive multiple of the number of processes times
-            ACCUMULATION_STEPS; see also `load_dataset_dicts`.
-        FileNotFoundError: see `load_dataset_dicts`.
+            ACCUMULATION_STEPS; see also `dataset_dicts_with_depth`.
+        FileNotFoundError: see `dataset_dicts_with_depth`.
     """
     total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     steps = cfg.SOLVER.ACCUMULATION_STEPS
@@ -170,7 +101,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     if seed < 0:
         seed = comm.shared_random_seed()
         logger.warning("SEED is %d: the order is random, and --resume will not repeat it", cfg.SEED)
-    dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
+    dicts = dataset_dicts_with_depth(cfg, cfg.DATASETS.TRAIN)
     sampler = ResumableTrainingSampler(len(dicts), seed=seed, start=start_iter * total)
     stream = TrainingStream(
         dicts,
@@ -200,9 +131,9 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
         A loader of lists of at most TEST.IMS_PER_BATCH dicts, see the mapper.
 
     Raises:
-        ValueError, FileNotFoundError: see `load_dataset_dicts`.
+        ValueError, FileNotFoundError: see `dataset_dicts_with_depth`.
     """
-    dicts = load_dataset_dicts([dataset_name])
+    dicts = dataset_dicts_with_depth(cfg, dataset_name)
     if cfg.TEST.MAX_IMAGES > 0:
         dicts = dicts[: cfg.TEST.MAX_IMAGES]
     loader = build_detection_test_loader(

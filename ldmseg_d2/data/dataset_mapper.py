@@ -132,8 +132,9 @@ class PanopticDatasetMapper:
     The dataset dict holds `file_name`; `height` and `width` (else taken from the photo); and, for
     annotations, `pan_seg_file_name` with `segments_info` (each `id`, `category_id` contiguous, and
     optionally `isthing`, `iscrowd`; without the list every id above 0 is a thing of category 0),
-    or `sem_seg_file_name` alone; optionally `depth_file_name` with `depth_scale`, the PNG's value
-    per metre. Further keys (`image_id`, `seed`, `known_ids`, ...) are handed on as they are.
+    `sem_seg_file_name` (contiguous classes, 255 ignored), or both; optionally `depth_file_name`
+    with `depth_scale`, the PNG's value per metre. Further keys (`image_id`, `seed`, `known_ids`,
+    ...) are handed on as they are.
     """
 
     @configurable
@@ -195,8 +196,8 @@ class PanopticDatasetMapper:
             * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
               below `min_segment_area`, and what the data set leaves unlabelled.
             * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
-            * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known.
-              Crowds and small segments keep their class here.
+            * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known: from
+              the semantic PNG, else from the segments. Crowds and small segments keep their class.
             * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
 
         Raises:
@@ -231,7 +232,10 @@ class PanopticDatasetMapper:
         ids, kept = keep_segments(labels, segments, self.min_segment_area)
         record["segment_ids"] = torch.from_numpy(ids)
         record["segments_info"] = kept
-        if "segments_info" in dataset_dict:
+        # The PNG first: it also has the class of what no segment holds (ADE20K, CamVid).
+        if "sem_seg_file_name" in record:
+            record["sem_seg"] = self._load_sem_seg(record, transforms)
+        elif "segments_info" in dataset_dict:
             classes = [IGNORE_LABEL, *(int(s["category_id"]) for s in segments)]
             record["sem_seg"] = torch.from_numpy(np.array(classes, dtype=np.int64)[labels])
 

@@ -24,6 +24,10 @@ NAMES = [
     "scenes128_val",
     "camvid_panoptic_train",
     "camvid_panoptic_val",
+    "ade20k_panoptic_train",
+    "ade20k_panoptic_val",
+    "cityscapes_panoptic_train",
+    "cityscapes_panoptic_val",
     "coco_class_agnostic_sample",
 ]
 
@@ -41,8 +45,17 @@ def test_overwrite_moves_the_root(catalogs):
         assert MetadataCatalog.get(name).image_root.startswith("/second/")
         assert MetadataCatalog.get(name).evaluator_type
     assert MetadataCatalog.get("scenes128_val").panoptic_json.startswith("/second/scenes128/")
-    assert MetadataCatalog.get("camvid_panoptic_val").evaluator_type == "coco_panoptic_seg"
-    assert len(MetadataCatalog.get("camvid_panoptic_val").thing_classes) == 11
+    for name, evaluator_type, classes, things in (
+        ("camvid_panoptic_val", "coco_panoptic_seg", 11, 5),
+        ("scenes_val", "scenes_panoptic", 11, 6),
+        ("ade20k_panoptic_val", "ade20k_panoptic_seg", 150, 100),
+        ("cityscapes_panoptic_val", "cityscapes_panoptic_seg", 19, 8),
+    ):
+        metadata = MetadataCatalog.get(name)
+        assert metadata.evaluator_type == evaluator_type
+        assert len(metadata.stuff_classes) == len(metadata.thing_classes) == classes
+        assert len(metadata.thing_dataset_id_to_contiguous_id) == things
+        assert set(metadata.stuff_dataset_id_to_contiguous_id.values()) == set(range(classes))
 
 
 def test_class_agnostic_folders(tmp_path, catalogs):
@@ -78,18 +91,37 @@ def test_class_agnostic_sample_maps(catalogs):
 
 COCO_SCRIPT = """
 import json, torch
+import numpy as np
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
+from panopticapi.utils import rgb2id
+from PIL import Image
 from ldmseg_d2.data import PanopticDatasetMapper, load_dataset_dicts
 name = "coco_2017_val_panoptic"
 mapper = PanopticDatasetMapper(augmentations=[], with_annotations=True)
 evaluator = COCOPanopticEvaluator(name, None)
 evaluator.reset()
 counts = []
+metadata = MetadataCatalog.get(name)
+content = json.load(open(metadata.panoptic_json))
+assert metadata.stuff_classes == [c["name"] for c in content["categories"]]
+# COCO's 133 categories, in the order of their ids, are the contiguous classes.
+contiguous = {i: k for k, i in enumerate(sorted(c["id"] for c in content["categories"]))}
+isthing = {contiguous[c["id"]]: bool(c["isthing"]) for c in content["categories"]}
+assert sum(isthing.values()) == 80 and len(isthing) == 133
+annotations = {a["image_id"]: a for a in content["annotations"]}
 for dataset_dict in load_dataset_dicts([name]):
     record = mapper(dataset_dict)
     # Every crowd is void in the ground truth that the mapper gives.
     crowds = sum(s["iscrowd"] for s in dataset_dict["segments_info"])
     assert len(record["segments_info"]) + crowds == len(dataset_dict["segments_info"])
+    assert all(s["isthing"] is isthing[s["category_id"]] for s in record["segments_info"])
+    annotation = annotations[record["image_id"]]
+    ids = rgb2id(np.array(Image.open(metadata.panoptic_root + "/" + annotation["file_name"])))
+    classes = np.full(ids.shape, 255)
+    for segment in annotation["segments_info"]:
+        classes[ids == segment["id"]] = contiguous[segment["category_id"]]
+    assert np.array_equal(record["sem_seg"].numpy(), classes)
     seg = record["segment_ids"].to(torch.int32)
     evaluator.process([record], [{"panoptic_seg": (seg, record["segments_info"])}])
     counts.append(len(record["segments_info"]))

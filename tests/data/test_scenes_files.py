@@ -162,7 +162,7 @@ def test_metadata_is_one_contiguous_space(registered):
 
 def test_loader_errors_say_how_to_mend(tmp_path):
     arguments = {
-        "image_root": "", "panoptic_root": "", "how_to_make": "make me",
+        "image_root": "", "panoptic_root": str(tmp_path), "how_to_make": "make me",
         "metadata": panoptic_metadata(SCENES_CATEGORIES),
     }  # fmt: skip
     path = tmp_path / "panoptic.json"
@@ -182,6 +182,9 @@ def test_loader_errors_say_how_to_mend(tmp_path):
     unknown = {**annotation, "segments_info": [{"id": 1, "category_id": 99}]}
     with pytest.raises(ValueError, match="category_id 99"):
         load_panoptic_json(content([image], [unknown]), **arguments)
+    with pytest.raises(FileNotFoundError, match="a.png does not exist.*make me"):
+        load_panoptic_json(content([image], [annotation]), **arguments)
+    (tmp_path / "a.png").touch()
     (record,) = load_panoptic_json(content([image], [annotation]), **arguments)
     assert record["file_name"] == "a.jpg" and "depth_file_name" not in record
     arguments["image_suffix"] = ".png"

@@ -1,6 +1,7 @@
 """Registers the data sets that this package knows under DETECTRON2_DATASETS.
 
-COCO and Cityscapes keep the names that Detectron2 itself registers at import.
+COCO and ADE20K's semantic maps keep the names that Detectron2 itself registers at import;
+`load_dataset_dicts` completes their dicts.
 """
 
 import os
@@ -10,7 +11,9 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .ade20k import register_ade20k
 from .camvid import register_camvid
+from .cityscapes import register_cityscapes
 from .register_panoptic import panoptic_metadata
 from .scenes import register_scenes
 
@@ -26,10 +29,10 @@ def datasets_root() -> str:
 
 
 def register_all(root: str, *, overwrite: bool = False) -> None:
-    """Registers scenes, scenes128, CamVid and the class-agnostic COCO sample; reads no file.
+    """Registers scenes, CamVid, ADE20K, Cityscapes and the COCO sample; reads no file.
 
     Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
-    `coco_class_agnostic_sample`.
+    `ade20k_panoptic_{train,val}`, `cityscapes_panoptic_{train,val}`, `coco_class_agnostic_sample`.
 
     Args:
         root: folder that holds the data sets' folders.
@@ -45,6 +48,16 @@ def register_all(root: str, *, overwrite: bool = False) -> None:
     _register(
         [f"camvid_panoptic_{split}" for split in ("train", "val", "test")],
         lambda: register_camvid(root),
+        overwrite,
+    )
+    _register(
+        [f"ade20k_panoptic_{split}" for split in ("train", "val")],
+        lambda: register_ade20k(root),
+        overwrite,
+    )
+    _register(
+        [f"cityscapes_panoptic_{split}" for split in ("train", "val")],
+        lambda: register_cityscapes(root),
         overwrite,
     )
     _register(

@@ -84,7 +84,7 @@ def load_panoptic_json(
         and `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where a folder is given.
 
     Raises:
-        FileNotFoundError: if the JSON does not exist.
+        FileNotFoundError: if the JSON, or a PNG of its first picture, does not exist.
         ValueError: if an annotation names an image that is not listed, a segment a category that
             is unknown, or if there are no annotations.
     """
@@ -128,6 +128,11 @@ def load_panoptic_json(
         dataset_dicts.append(record)
     if not dataset_dicts:
         raise ValueError(f"{panoptic_json} holds no annotations. To make it again: {how_to_make}")
+    # Whole folders are missing more often than files; those the mapper names.
+    for key in ("pan_seg_file_name", "sem_seg_file_name", "depth_file_name"):
+        path = dataset_dicts[0].get(key)
+        if path is not None and not PathManager.isfile(path):
+            raise FileNotFoundError(f"{path} does not exist. To make it: {how_to_make}")
     return dataset_dicts
 
 
