@@ -53,8 +53,13 @@ def register(tmp_path):
     """Returns a function that writes and registers a data set of id maps; removed afterwards."""
     names, counter = [], itertools.count()
 
-    def _register(maps, segments_infos=None, *, evaluator_type="scenes_panoptic", **metadata):
-        """`segments_infos` None: every id is a segment of no class, and there is no JSON."""
+    def _register(
+        maps, segments_infos=None, *, evaluator_type="scenes_panoptic", extra=None, **metadata
+    ):
+        """`segments_infos` None: every id is a segment of no class, and there is no JSON.
+
+        `extra`: for each image what its dict holds besides.
+        """
         name = f"tiny_{tmp_path.name}_{next(counter)}"
         root = tmp_path / name
         root.mkdir()
@@ -80,6 +85,8 @@ def register(tmp_path):
                 record["segments_info"] = [
                     {**s, "category_id": CLASSES[s["category_id"]]} for s in infos
                 ]
+            if extra is not None:
+                record.update(extra[index])
             images.append({"id": index, "height": height, "width": width, "file_name": "x.jpg"})
             dicts.append(record)
         DatasetCatalog.register(name, lambda: [dict(d) for d in dicts])
