@@ -52,12 +52,13 @@ class SemanticEvaluator(DatasetEvaluator):
             for key in ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
             for dataset_id, contiguous in metadata.get(key, {}).items()
         }
-        self._records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)}
-        missing = [i for i, r in self._records.items() if not has_semantic_truth(r)]
+        # By photo, as Detectron2's: its "ade20k_sem_seg_*" have no image ids.
+        self._records = {r["file_name"]: r for r in DatasetCatalog.get(dataset_name)}
+        missing = [name for name, r in self._records.items() if not has_semantic_truth(r)]
         if missing:
             raise ValueError(
                 f"semantic evaluation needs classes, but {len(missing)} of {len(self._records)} "
-                f"images of {dataset_name!r} (the first: image_id {missing[0]!r}) have neither "
+                f"images of {dataset_name!r} (the first: {missing[0]}) have neither "
                 "'sem_seg_file_name' nor 'pan_seg_file_name' with 'segments_info'"
             )
         self.reset()
@@ -74,29 +75,29 @@ class SemanticEvaluator(DatasetEvaluator):
         """Take the predictions of some images.
 
         Args:
-            inputs: dicts with ``image_id``.
+            inputs: dicts with ``file_name``.
             outputs: dicts with ``sem_seg``, (C, H, W) scores of the classes at the ground truth's
                 size; images without it are left out, with a warning at the end.
 
         Raises:
-            ValueError: for an image id that the data set lacks, another number of classes, another
+            ValueError: for a photo that the data set lacks, another number of classes, another
                 size, and a class in the ground truth that the data set lacks.
         """
         for entry, output in zip(inputs, outputs):
-            image_id = entry["image_id"]
-            if image_id not in self._records:
-                raise ValueError(f"{self._dataset_name!r} has no image_id {image_id!r}")
-            if image_id in self._seen:
+            file_name = entry["file_name"]
+            if file_name not in self._records:
+                raise ValueError(f"{self._dataset_name!r} has no photo {file_name}")
+            if file_name in self._seen:
                 continue
-            self._seen.add(image_id)
+            self._seen.add(file_name)
             if output.get("sem_seg") is None:
                 self._num_missing += 1
                 continue
-            truth = self._load_truth(self._records[image_id])
+            truth = self._load_truth(self._records[file_name])
             expected = (self._num_classes, *truth.shape)
             if tuple(output["sem_seg"].shape) != expected:
                 raise ValueError(
-                    f"the model's sem_seg of image_id {image_id!r} is "
+                    f"the model's sem_seg of {file_name} is "
                     f"{tuple(output['sem_seg'].shape)}, expected {expected} (C, H, W): "
                     f"{self._dataset_name!r} has {self._num_classes} classes"
                 )
@@ -105,9 +106,8 @@ class SemanticEvaluator(DatasetEvaluator):
             counts = np.bincount(pairs, minlength=self._confusion.size)
             self._confusion += counts.reshape(self._confusion.shape)
             if self._output_dir is not None:
-                file_name = self._records[image_id]["file_name"]
                 kept = self._encode(predicted, file_name)
-                self._predictions.append({"image_id": image_id, "segments": kept})
+                self._predictions.append({"image_id": file_name, "segments": kept})
 
     def _load_truth(self, record: dict[str, Any]) -> np.ndarray:
         """(H, W) int64 classes, C where ignored."""
@@ -116,7 +116,7 @@ class SemanticEvaluator(DatasetEvaluator):
         wrong = np.unique(truth[~ignored & ((truth < 0) | (truth >= self._num_classes))])
         if wrong.size:
             raise ValueError(
-                f"the semantic ground truth of image_id {record['image_id']!r} "
+                f"the semantic ground truth of {record['file_name']} "
                 f"({record.get('sem_seg_file_name', record.get('pan_seg_file_name'))}) holds "
                 f"{wrong[:10].tolist()}; allowed are the classes 0..{self._num_classes - 1} and "
                 f"{self._ignore_label} (ignored)"

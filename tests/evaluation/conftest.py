@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BitMasks, Instances
 from panopticapi.utils import id2rgb
 from PIL import Image
 
@@ -122,6 +123,17 @@ def as_output(ids, segments_info=None):
             for i in np.unique(ids[ids != 0])
         ]
     return {"panoptic_seg": (torch.from_numpy(ids.astype(np.int32)), segments_info)}
+
+
+def as_instances(masks, classes, scores):
+    """A model's output of instances: masks (H, W) bool, contiguous classes, scores."""
+    masks = torch.from_numpy(np.stack(masks))
+    instances = Instances(tuple(masks.shape[1:]))
+    instances.pred_masks = masks
+    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
+    instances.pred_classes = torch.tensor(classes)
+    instances.scores = torch.tensor(scores)
+    return {"instances": instances}
 
 
 def run_evaluator(evaluator, name, outputs):

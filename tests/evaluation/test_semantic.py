@@ -8,6 +8,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
@@ -127,8 +128,8 @@ def test_a_part_of_the_data_set_and_images_twice(pictures):
     evaluator = SemanticEvaluator(name)
     once = run_evaluator(evaluator, name, outputs[:2])
     evaluator.reset()
-    inputs = [{"image_id": i} for i in (0, 1, 1)]
-    evaluator.process(inputs, [outputs[i] for i in (0, 1, 1)])
+    records = DatasetCatalog.get(name)
+    evaluator.process([records[i] for i in (0, 1, 1)], [outputs[i] for i in (0, 1, 1)])
     assert evaluator.evaluate()["sem_seg"] == pytest.approx(once["sem_seg"], nan_ok=True)
 
 
@@ -141,7 +142,7 @@ def test_outputs_without_semantic_maps(pictures, caplog):
         assert "1 of 5 outputs have no 'sem_seg'" in caplog.text
         assert run_evaluator(evaluator, name, [{}]) == {}
     reference = SemanticEvaluator(name)
-    reference.process([{"image_id": i} for i in range(1, 5)], outputs[1:])
+    reference.process(DatasetCatalog.get(name)[1:], outputs[1:])
     assert result["sem_seg"] == pytest.approx(reference.evaluate()["sem_seg"])
 
 
@@ -153,7 +154,7 @@ def test_only_void_is_nan_without_a_warning(register, recwarn):
 
 
 def test_errors_say_what_is_wrong(register, pictures, tmp_path):
-    _, name, truths = pictures
+    _, name, _ = pictures
     bare = register([np.ones((2, 2), np.int64)], stuff_classes=["a"])
     with pytest.raises(ValueError, match="1 of 1 images.*'sem_seg_file_name' nor"):
         SemanticEvaluator(bare)
@@ -161,8 +162,8 @@ def test_errors_say_what_is_wrong(register, pictures, tmp_path):
         run_evaluator(SemanticEvaluator(name), name, [one_hot(np.zeros((12, 20)), 4)])
     with pytest.raises(ValueError, match=r"\(3, 6, 20\), expected \(3, 12, 20\)"):
         run_evaluator(SemanticEvaluator(name), name, [one_hot(np.zeros((6, 20)))])
-    with pytest.raises(ValueError, match="no image_id 'x'"):
-        SemanticEvaluator(name).process([{"image_id": "x"}], [one_hot(truths[0] % IGNORED)])
+    with pytest.raises(ValueError, match="no photo x.jpg"):
+        SemanticEvaluator(name).process([{"file_name": "x.jpg"}], [{}])
     path = tmp_path / "wrong.png"
     Image.fromarray(np.full((2, 2), 3, np.uint8)).save(path)
     ids = np.ones((2, 2), np.int64)
