@@ -1,6 +1,5 @@
 """Class-agnostic panoptic quality: how well a picture is divided, whatever the segments are."""
 
-import itertools
 import json
 import logging
 import os
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
 from tabulate import tabulate
 
 from ..data.panoptic_annotations import read_id_png
+from .gather import gather_by_image
 from .panoptic_quality import average_quality, compute_stat, decode_id_map, encode_id_map
 
 logger = logging.getLogger(__name__)
@@ -145,12 +144,9 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         Raises:
             ValueError: if a prediction's size differs from its ground truth's.
         """
-        comm.synchronize()
-        gathered = comm.gather(self._predictions)
-        if not comm.is_main_process():
+        predictions = gather_by_image(self._predictions)
+        if predictions is None:
             return None
-        # Samplers that pad the last batch hand out an image twice.
-        predictions = {p["image_id"]: p for p in itertools.chain(*gathered)}
         logger.info(
             f"{self._task_name}: evaluating {len(predictions)} of {len(self._ground_truth)} images "
             f"of {self._dataset_name}"

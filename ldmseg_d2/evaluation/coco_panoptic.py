@@ -1,6 +1,5 @@
 """Panoptic quality with classes: Detectron2's COCO evaluator, made safe to use beside others."""
 
-import itertools
 import json
 import logging
 import os
@@ -10,10 +9,10 @@ from typing import Any
 
 import torch
 from detectron2.evaluation import COCOPanopticEvaluator
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
+from .gather import gather_by_image
 from .panoptic_quality import average_quality, compute_stat
 
 logger = logging.getLogger(__name__)
@@ -59,11 +58,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         Returns:
             On the main process ``{"panoptic_seg": metrics}``, else None.
         """
-        comm.synchronize()
-        gathered = comm.gather(self._predictions)
-        if not comm.is_main_process():
+        predictions = gather_by_image(self._predictions)
+        if predictions is None:
             return None
-        predictions = {p["image_id"]: p for p in itertools.chain(*gathered)}
         with PathManager.open(self._metadata.panoptic_json) as f:
             ground_truth = json.load(f)
         annotations = [a for a in ground_truth["annotations"] if a["image_id"] in predictions]

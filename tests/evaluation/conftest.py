@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BitMasks, Instances
 from panopticapi.utils import id2rgb
 from PIL import Image
 
@@ -53,8 +54,13 @@ def register(tmp_path):
     """Returns a function that writes and registers a data set of id maps; removed afterwards."""
     names, counter = [], itertools.count()
 
-    def _register(maps, segments_infos=None, *, evaluator_type="scenes_panoptic", **metadata):
-        """`segments_infos` None: every id is a segment of no class, and there is no JSON."""
+    def _register(
+        maps, segments_infos=None, *, evaluator_type="scenes_panoptic", extra=None, **metadata
+    ):
+        """`segments_infos` None: every id is a segment of no class, and there is no JSON.
+
+        `extra`: for each image what its dict holds besides.
+        """
         name = f"tiny_{tmp_path.name}_{next(counter)}"
         root = tmp_path / name
         root.mkdir()
@@ -80,6 +86,8 @@ def register(tmp_path):
                 record["segments_info"] = [
                     {**s, "category_id": CLASSES[s["category_id"]]} for s in infos
                 ]
+            if extra is not None:
+                record.update(extra[index])
             images.append({"id": index, "height": height, "width": width, "file_name": "x.jpg"})
             dicts.append(record)
         DatasetCatalog.register(name, lambda: [dict(d) for d in dicts])
@@ -115,6 +123,17 @@ def as_output(ids, segments_info=None):
             for i in np.unique(ids[ids != 0])
         ]
     return {"panoptic_seg": (torch.from_numpy(ids.astype(np.int32)), segments_info)}
+
+
+def as_instances(masks, classes, scores):
+    """A model's output of instances: masks (H, W) bool, contiguous classes, scores."""
+    masks = torch.from_numpy(np.stack(masks))
+    instances = Instances(tuple(masks.shape[1:]))
+    instances.pred_masks = masks
+    instances.pred_boxes = BitMasks(masks).get_bounding_boxes()
+    instances.pred_classes = torch.tensor(classes)
+    instances.scores = torch.tensor(scores)
+    return {"instances": instances}
 
 
 def run_evaluator(evaluator, name, outputs):

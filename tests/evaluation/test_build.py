@@ -1,35 +1,45 @@
 """Which evaluators are chosen, and that Detectron2's own runs on our data with perfect results."""
 
 import copy
+import doctest
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
-from detectron2.evaluation import COCOPanopticEvaluator, SemSegEvaluator
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 from PIL import Image
 
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.evaluation import (
+    EVALUATORS,
     ClassAgnosticPanopticEvaluator,
+    DepthEvaluator,
+    InstanceAPEvaluator,
     PanopticEvaluator,
     ReconstructionEvaluator,
+    SemanticEvaluator,
     build_evaluator,
     predicts_classes,
+    register_evaluator,
 )
+from ldmseg_d2.postprocessing import panoptic_to_semantic
 
-from .conftest import as_output, run_evaluator
+from .conftest import as_instances, as_output, run_evaluator
 
 COCO = Path(__file__).parents[3] / "shared" / "datasets" / "coco"
 
 
-def config(meta_arch):
+def config(meta_arch, **ldmseg):
+    """Configs of other models have no MODEL.LDMSEG."""
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = meta_arch
+    if ldmseg:
+        cfg.MODEL.LDMSEG = CfgNode(ldmseg)
     return cfg
 
 
@@ -73,19 +83,148 @@ def perfect_outputs(name):
     return outputs
 
 
-def test_models_and_data_sets_choose_their_evaluators(tiny, register):
+def with_all_kinds(outputs, num_classes):
+    """Adds semantic maps and instances to outputs with `panoptic_seg`."""
+    for output in outputs:
+        ids, info = output["panoptic_seg"]
+        output["sem_seg"] = panoptic_to_semantic(ids, info, num_classes)
+        things = [s for s in info if s["isthing"]]
+        masks = [(ids == s["id"]).numpy() for s in things]
+        classes = [s["category_id"] for s in things]
+        output.update(as_instances(masks, classes, [1.0] * len(things)))
+    return outputs
+
+
+INSTANCE = {ClassAgnosticPanopticEvaluator}
+WITH_CLASSES = {ClassAgnosticPanopticEvaluator, PanopticEvaluator, InstanceAPEvaluator}
+SEMANTIC, DEPTH = {SemanticEvaluator}, {DepthEvaluator}
+# meta-architecture, its tasks and classifier, what is measured on a data set that has everything.
+CHOICES = [
+    ("LDMSegAutoencoder", None, {ReconstructionEvaluator}),
+    ("LDMSegDepthAutoencoder", None, DEPTH),
+    ("LDMSeg", None, INSTANCE),
+    ("LDMSeg", (["instance"], "none"), INSTANCE),
+    ("LDMSeg", (["semantic"], "none"), SEMANTIC),
+    ("LDMSeg", (["depth"], "none"), DEPTH),
+    ("LDMSeg", (["instance", "semantic"], "none"), INSTANCE | SEMANTIC),
+    ("LDMSeg", (["instance"], "mask_pooling"), WITH_CLASSES | SEMANTIC),
+    (
+        "LDMSeg",
+        (["instance", "semantic", "depth"], "semantic_task"),
+        WITH_CLASSES | SEMANTIC | DEPTH,
+    ),
+    ("PanopticFPN", None, WITH_CLASSES | SEMANTIC),
+]
+
+
+@pytest.fixture
+def rich(register, tmp_path):
+    """A data set with segments, classes, things and depth."""
+    path = tmp_path / "depth.png"
+    Image.fromarray(np.full((2, 2), 512, np.uint16)).save(path)
+    return register(
+        [np.ones((2, 2), np.int64)],
+        [[{"id": 1, "category_id": 7}]],
+        extra=[{"depth_file_name": str(path)}],
+        depth_scale=256.0,
+    )
+
+
+@pytest.mark.parametrize(("meta_arch", "ldmseg", "expected"), CHOICES)
+def test_models_choose_their_evaluators(rich, meta_arch, ldmseg, expected):
+    keys = dict(zip(("TASKS", "CLASSIFIER"), ldmseg or ()))
+    chosen = kinds(build_evaluator(config(meta_arch, **keys), rich))
+    assert set(chosen) == expected and len(chosen) == len(expected)
+
+
+def test_data_sets_choose_their_evaluators(tiny, register, tmp_path):
     name, _ = tiny
-    bare = register([np.ones((2, 2), np.int64)], evaluator_type="class_agnostic_panoptic")
-    assert kinds(build_evaluator(config("LDMSegAutoencoder"), name)) == [ReconstructionEvaluator]
-    assert kinds(build_evaluator(config("LDMSeg"), name)) == [ClassAgnosticPanopticEvaluator]
-    both = [PanopticEvaluator, ClassAgnosticPanopticEvaluator]
-    assert kinds(build_evaluator(config("PanopticFPN"), name)) == both
-    assert kinds(build_evaluator(config("PanopticFPN"), bare)) == both[1:]
-    assert [predicts_classes(config(m)) for m in ("LDMSeg", "LDMSegAutoencoder", "X")] == [
-        False,
-        False,
-        True,
-    ]
+    everything = config(
+        "LDMSeg", TASKS=["instance", "semantic", "depth"], CLASSIFIER="mask_pooling"
+    )
+    assert set(kinds(build_evaluator(everything, name))) == WITH_CLASSES | SEMANTIC  # no depth
+    ids = np.ones((2, 2), np.int64)
+    bare = register([ids], evaluator_type="class_agnostic_panoptic")
+    assert set(kinds(build_evaluator(everything, bare))) == INSTANCE
+    stuff = register([ids], [[{"id": 1, "category_id": 23}]], thing_dataset_id_to_contiguous_id={})
+    expected = {ClassAgnosticPanopticEvaluator, PanopticEvaluator, SemanticEvaluator}
+    assert set(kinds(build_evaluator(everything, stuff))) == expected
+    path = tmp_path / "semantic.png"
+    Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+    semantic = register(
+        [ids],
+        extra=[{"sem_seg_file_name": str(path)}],
+        evaluator_type="sem_seg",
+        stuff_classes=["a", "b"],
+    )
+    for cfg in (everything, config("PanopticFPN")):
+        assert set(kinds(build_evaluator(cfg, semantic))) == SEMANTIC
+    with pytest.raises(ValueError, match=r"nothing to measure: LDMSeg with the tasks \['depth'\]"):
+        build_evaluator(config("LDMSeg", TASKS=["depth"]), name)
+    with pytest.raises(ValueError, match="nothing to measure: LDMSegAutoencoder"):
+        build_evaluator(config("LDMSegAutoencoder"), semantic)
+
+
+def test_which_models_predict_classes():
+    for cfg, expected in (
+        (config("LDMSeg"), False),
+        (config("LDMSeg", CLASSIFIER="none"), False),
+        (config("LDMSeg", CLASSIFIER="semantic_task"), True),
+        (config("LDMSegAutoencoder", CLASSIFIER="semantic_task"), False),
+        (config("LDMSegDepthAutoencoder"), False),
+        (config("X"), True),
+    ):
+        assert predicts_classes(cfg) is expected
+
+
+def test_relative_depth_is_aligned_and_metric_depth_is_not(rich):
+    def abs_rel(**keys):
+        cfg = config("LDMSeg", TASKS=["depth"], **keys.pop("ldmseg", {}))
+        for key, value in keys.items():
+            cfg.TEST[key] = value
+        outputs = [{"depth": torch.full((2, 2), 3.0)}]  # the truth is 2 m
+        return run_evaluator(build_evaluator(cfg, rich), rich, outputs)["depth"]["AbsRel"]
+
+    metric = {"DEPTH": CfgNode({"NORMALIZATION": "metric"})}
+    assert abs_rel() == pytest.approx(0)
+    assert abs_rel(ldmseg={"DEPTH": CfgNode({"NORMALIZATION": "relative"})}) == pytest.approx(0)
+    assert abs_rel(ldmseg=metric) == 0.5
+    assert abs_rel(ldmseg=metric, DEPTH_ALIGNMENT="median") == 0
+    assert abs_rel(DEPTH_ALIGNMENT="none") == 0.5
+    assert abs_rel(DEPTH_ALIGNMENT="none", DEPTH_RANGE=(0.5, 2.5)) == 0.25
+
+
+def test_a_new_evaluator_registers_in_a_few_lines(rich):
+    class NumImages(DatasetEvaluator):
+        def reset(self):
+            self.count = 0
+
+        def process(self, inputs, outputs):
+            self.count += len(inputs)
+
+        def evaluate(self):
+            return {"images": {"count": self.count}}
+
+    @register_evaluator("images")
+    def build(cfg, dataset_name, output_folder):
+        return NumImages() if cfg.MODEL.META_ARCHITECTURE == "LDMSeg" else None
+
+    try:
+        with pytest.raises(ValueError, match="'images' already"):
+            register_evaluator("images")(build)
+        evaluator = build_evaluator(config("LDMSeg"), rich)
+        output = as_output(np.ones((2, 2), np.int64))
+        assert run_evaluator(evaluator, rich, [output])["images"] == {"count": 1}
+        assert NumImages not in kinds(build_evaluator(config("PanopticFPN"), rich))
+    finally:
+        del EVALUATORS["images"]
+
+
+def test_the_example_of_registration_runs():
+    runner = doctest.DocTestRunner()
+    for test in doctest.DocTestFinder().find(register_evaluator, "register_evaluator"):
+        runner.run(test)
+    assert runner.summarize().failed == 0 and runner.tries > 3
 
 
 def test_unknown_evaluator_type_names_the_allowed_ones(register):
@@ -124,22 +263,15 @@ def test_a_part_of_the_data_set_without_things(register):
     assert missing["panoptic_seg"]["PQ"] == 0
 
 
-def test_semantic_maps_are_evaluated_where_there_are_some(register, tmp_path):
-    ids = np.array([[1, 1], [2, 2]]).repeat(8, 0).repeat(8, 1)
-    infos = [[{"id": 1, "category_id": 7}, {"id": 2, "category_id": 23}]]
-    name = register([ids], infos, sem_seg_root=str(tmp_path))
-    semantic = np.where(ids == 1, 0, 2).astype(np.uint8)
-    Image.fromarray(semantic).save(tmp_path / "semantic.png")
-    records = DatasetCatalog.get(name)
-    records[0]["sem_seg_file_name"] = str(tmp_path / "semantic.png")
-    DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, lambda: records)
+def test_perfect_outputs_of_every_kind(tiny):
+    name, outputs = tiny
     evaluator = build_evaluator(config("PanopticFPN"), name)
-    assert kinds(evaluator)[-1] is SemSegEvaluator
-    outputs = perfect_outputs(name)
-    outputs[0]["sem_seg"] = torch.nn.functional.one_hot(torch.from_numpy(semantic).long(), 3)
-    outputs[0]["sem_seg"] = outputs[0]["sem_seg"].permute(2, 0, 1).float()
-    assert run_evaluator(evaluator, name, outputs)["sem_seg"]["pACC"] == 100
+    result = run_evaluator(evaluator, name, with_all_kinds(outputs, 3))
+    keys = {"panoptic_seg": "PQ", "panoptic_class_agnostic": "PQ", "sem_seg": "mIoU"}
+    keys.update({"segm": "AP", "bbox": "AP"})
+    assert {key: result[key][metric] for key, metric in keys.items()} == pytest.approx(
+        dict.fromkeys(keys, 100)
+    )
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason=f"the COCO sample is not at {COCO}")
@@ -157,7 +289,7 @@ def test_coco_photos_against_themselves():
     )
     try:
         evaluator = build_evaluator(config("PanopticFPN"), name)
-        result = run_evaluator(evaluator, name, perfect_outputs(name))
+        result = run_evaluator(evaluator, name, with_all_kinds(perfect_outputs(name), 133))
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
@@ -166,3 +298,6 @@ def test_coco_photos_against_themselves():
     # 18 and 32 segments are annotated, of which 1 and 2 are crowds.
     assert agnostic["PQ"] == 100 and (agnostic["TP"], agnostic["FP"], agnostic["FN"]) == (47, 0, 0)
     assert agnostic["segments_per_image"] == 25 and agnostic["gt_segments_per_image"] == 23.5
+    # The ground truth of semantic maps and instances comes from the panoptic PNGs.
+    assert result["sem_seg"]["mIoU"] == pytest.approx(100)
+    assert result["segm"]["AP"] == pytest.approx(100)

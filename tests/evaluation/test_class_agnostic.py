@@ -203,34 +203,6 @@ def test_the_pool_of_processes_counts_the_same(register, monkeypatch):
     assert evaluate_maps(register, pairs) == pytest.approx(single)
 
 
-def _evaluate_on_rank(rank, folder, maps, preds):
-    """Runs in a process of its own: half of the images each, and one image on both."""
-    init = f"file://{folder}/rendezvous"
-    torch.distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=2)
-    records = []
-    for index, ids in enumerate(maps):
-        path = Path(folder) / f"{rank}_{index}.png"
-        path.write_bytes(encode_id_map(ids))
-        records.append({"image_id": index, "pan_seg_file_name": str(path)})
-    DatasetCatalog.register("two_ranks", lambda: records)
-    evaluator = ClassAgnosticPanopticEvaluator("two_ranks")
-    for index in range(rank, len(maps), 2) if rank else range(0, len(maps) - 1, 2):
-        evaluator.process([records[index]], [as_output(preds[index])])
-    evaluator.process([records[-1]], [as_output(preds[-1])])
-    result = evaluator.evaluate()
-    (Path(folder) / f"result_{rank}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_equal_one(register, tmp_path):
-    rng = np.random.default_rng(4)
-    maps, preds = ([blocks(rng) for _ in range(5)] for _ in range(2))
-    torch.multiprocessing.spawn(_evaluate_on_rank, (str(tmp_path), maps, preds), nprocs=2)
-    result, other = (json.loads((tmp_path / f"result_{r}.json").read_text()) for r in range(2))
-    assert other is None
-    assert result[KEY] == pytest.approx(evaluate_maps(register, list(zip(maps, preds))))
-
-
 def test_hundreds_of_small_images_take_seconds(register):
     rng = np.random.default_rng(2)
     maps = [blocks(rng, (64, 64)) for _ in range(300)]
