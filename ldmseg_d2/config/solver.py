@@ -56,5 +56,11 @@ def add_solver_config(cfg: CN) -> None:
     cfg.TEST.IMS_PER_BATCH = 1
     # Evaluate only the first N pictures of a data set; 0: all.
     cfg.TEST.MAX_IMAGES = 0
+    # How a predicted depth is aligned to each picture's truth before it is measured: "none",
+    # "median" or "scale_and_shift" (least squares). Empty: "none" for metric, "scale_and_shift" for
+    # relative depth.
+    cfg.TEST.DEPTH_ALIGNMENT = ""
+    # Depths of the truth that are measured, metres; a far end of 0: no limit.
+    cfg.TEST.DEPTH_RANGE = (1e-3, 0.0)
     # Seed of initialisation, data order and noise. Detectron2's -1 (none) breaks exact resume.
     cfg.SEED = 0

@@ -28,7 +28,7 @@ def read_depth_roots(cfg: CfgNode) -> dict[str, tuple[str, float]]:
             there twice.
     """
     roots: dict[str, tuple[str, float]] = {}
-    for entry in cfg.INPUT.LDMSEG.get("DEPTH_ROOTS", []):
+    for entry in cfg.INPUT.LDMSEG.DEPTH_ROOTS:
         try:
             name, folder, scale = entry
             scale = float(scale)

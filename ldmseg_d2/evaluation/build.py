@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from .. import data
+from ..data import dataset_dicts_with_depth
 from .class_agnostic import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
 from .coco_panoptic import PanopticEvaluator
 from .depth import DepthEvaluator
@@ -172,26 +172,20 @@ def _build_depth(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluato
         meta_arch == "LDMSeg" and "depth" in _tasks(cfg)
     ):
         return None
-    records = _dicts_with_depth(cfg, name)
+    records = dataset_dicts_with_depth(cfg, name)
     if not any("depth_file_name" in record for record in records):
         return None
     # A relative depth has neither scale nor zero of its own.
     normalization = _ldmseg(cfg, "DEPTH", {}).get("NORMALIZATION", "relative")
     default = "none" if normalization == "metric" else "scale_and_shift"
-    least, greatest = cfg.TEST.get("DEPTH_RANGE", (1e-3, 0.0))
+    least, greatest = cfg.TEST.DEPTH_RANGE
     return DepthEvaluator(
         name,
         folder,
-        alignment=cfg.TEST.get("DEPTH_ALIGNMENT", "") or default,
+        alignment=cfg.TEST.DEPTH_ALIGNMENT or default,
         valid_range=(least, greatest or float("inf")),
         dataset_dicts=records,
     )
-
-
-def _dicts_with_depth(cfg: CfgNode, name: str) -> list[dict[str, Any]]:
-    """The data set's dicts, with the depth that the config gives it."""
-    load = getattr(data, "dataset_dicts_with_depth", None)
-    return data.load_dataset_dicts([name]) if load is None else load(cfg, name)
 
 
 def _ldmseg(cfg: CfgNode, key: str, default: Any) -> Any:
