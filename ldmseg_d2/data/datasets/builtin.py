@@ -10,6 +10,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..custom import register_custom_folders
 from .camvid import register_camvid
 from .register_panoptic import panoptic_metadata
 from .scenes import register_scenes
@@ -26,10 +27,13 @@ def datasets_root() -> str:
 
 
 def register_all(root: str, *, overwrite: bool = False) -> None:
-    """Registers scenes, scenes128, CamVid and the class-agnostic COCO sample; reads no file.
+    """Registers scenes, scenes128, CamVid, the class-agnostic COCO sample, and your own data.
+
+    Of the files, only the `dataset.json` of your own data are read.
 
     Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
-    `coco_class_agnostic_sample`.
+    `coco_class_agnostic_sample`; `{folder}_{train,val}` for each folder that
+    `tools/prepare_custom.py` wrote.
 
     Args:
         root: folder that holds the data sets' folders.
@@ -56,6 +60,7 @@ def register_all(root: str, *, overwrite: bool = False) -> None:
         ),
         overwrite,
     )
+    register_custom_folders(root, overwrite=overwrite)
 
 
 def _register(names: list[str], register: Callable[[], None], overwrite: bool) -> None:
