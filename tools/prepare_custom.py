@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(report.text())
     if args.report is not None:
+        args.report.parent.mkdir(parents=True, exist_ok=True)
         partial = args.report.with_name(args.report.name + ".partial")
         partial.write_text(json.dumps(report.as_dict(), indent=1), encoding="utf-8")
         os.replace(partial, args.report)

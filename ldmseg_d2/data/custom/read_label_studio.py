@@ -135,7 +135,7 @@ def _shapes(
         label = _label(result) or (regions[key][0] if key in regions else None)
         old = regions[key][1]["value"] if key in regions else {}
         regions[key] = (label, {**result, "value": {**old, **result["value"]}})
-    sizes = {(r.get("original_height"), r.get("original_width")) for _, r in regions.values()}
+    sizes = [(r.get("original_height"), r.get("original_width")) for _, r in regions.values()]
     sizes = {s for s in sizes if all(isinstance(v, int) and v > 0 for v in s)}
     if len(sizes) > 1:
         problems.append(Problem("bad_shape", where, f"results have the sizes {sorted(sizes)}"))

@@ -156,6 +156,6 @@ def _draw(
     """The shape's mask; None, and a problem, for a damaged one."""
     try:
         return shape.draw(size)
-    except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
         problems.append(Problem("bad_shape", file, f"{shape.where}: {error}"))
         return None
