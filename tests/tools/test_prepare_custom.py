@@ -2,17 +2,19 @@
 
 import json
 import random
+import re
 import shutil
 
 import numpy as np
 import pytest
 from data import custom_exports as exports
-from data.helpers import id2rgb, write_png
+from data.helpers import id2rgb, same_partition, write_png
 from data.test_dataset_mapper import plain_mapper
 from detectron2.data import MetadataCatalog
 
 from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.data.custom import problems, register_custom
+from ldmseg_d2.data.custom.prepare import READERS
 from ldmseg_d2.data.custom.write import Writer
 
 
@@ -205,6 +207,7 @@ PANOPTIC_CASES = [
     (thing_stuff_undecided, "thing_stuff_undecided", "stuff?", 4),
     (no_validation, "no_validation", "no picture", 4),
 ]
+NO_DEPTH = (depth_missing, depth_unreadable, depth_aspect)
 # What stays true of a corrected copy, and needs a decision of the user.
 REMAINING = {"class_unused"}
 
@@ -257,7 +260,12 @@ def test_problem_is_named_and_mended(tmp_path, catalogs, capsys, damage, code, w
     assert len(records) == kept
     expected = exports.drawn_ids()
     whole = [r for r in records if len(r["segments_info"]) == 3]
-    assert all(((r["segment_ids"] == 0).numpy() == (expected == 0)).all() for r in whole)
+    assert all(same_partition(r["segment_ids"], expected) for r in whole)
+    if damage is too_many_segments:  # the sky, 24x6, is the largest
+        assert all([s["area"] for s in r["segments_info"]] == [144] for r in records)
+    for record in records:
+        invalid = record["file_name"].endswith("/1.png") and damage in NO_DEPTH
+        assert (record["depth"] == (0 if invalid else 1)).all()
     if code != "too_many_segments" and damage not in (not_in_classes_file, tiny_segment):
         assert len(whole) >= 3
 
@@ -418,10 +426,26 @@ def test_binary_masks_of_another_size(tmp_path):
     assert exports.check_again(tmp_path / "own", tmp_path)[1]["segments"]["max"] == 2
 
 
-def test_every_kind_of_problem_is_tested():
+def test_every_kind_of_problem_is_tested_and_documented():
     elsewhere = {"several_annotations", "shape_ignored", "box_as_segment", "bad_shape"}
     elsewhere |= {"no_pixels", "stem_twice", "mask_unused"}
     assert {case[1] for case in PANOPTIC_CASES} | elsewhere == set(problems.CODES)
+    page = (exports.REPO / "docs" / "CUSTOM_DATA.md").read_text()
+    assert [code for code in problems.CODES if f"`{code}`" not in page] == []
+    errors, warnings = page.split("Errors:")[1].split("Warnings:")
+    for code, kind in problems.CODES.items():
+        assert f"`{code}`" in (errors if kind.level == "error" else warnings)
+
+
+def test_documented_options_exist(capsys):
+    page = (exports.REPO / "docs" / "CUSTOM_DATA.md").read_text()
+    with pytest.raises(SystemExit):
+        exports.run_tool("--help")
+    text = capsys.readouterr().out
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page)) - {"--config-file", "--dataset"}
+    assert options - {"--num", "--opts"} <= set(re.findall(r"--[a-z][a-z-]+", text))
+    for name in re.findall(r"--format ([\w-]+)", page):
+        assert name in READERS
 
 
 @pytest.mark.parametrize(
