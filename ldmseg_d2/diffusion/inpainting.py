@@ -27,8 +27,8 @@ class KnownCells:
     """The known latents of a batch, and how they enter the sampling loop.
 
     "fixed"
-        clean known cells stand in for the noisy ones at every step (LDMSeg, arXiv 2401.10227,
-        section 3.4): the network sees them as they are.
+        clean known cells stand in for the noisy ones at every step (LDMSeg, arXiv 2401.10227):
+        the network sees them as they are.
     "noised"
         known cells are noised to the step's level before every forward: x_t is everywhere what the
         network saw in training (RePaint, arXiv 2201.09865, eq. 8a).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..postprocessing import given_ids_by_overlap, paste_known
+from ..postprocessing import given_ids_by_overlap, given_ids_by_votes, paste_known
 from ..structures.known_parts import (
     KnownParts,
     check_known_parts,
@@ -73,7 +73,8 @@ class KnownBatch(NamedTuple):
             return panoptic_seg
         if before is None:
             pairs = zip(picture.codes.tolist(), picture.parts.labels().tolist(), strict=True)
-            given_ids = {code + 1: given for code, given in pairs}
+            named = {code + 1: given for code, given in pairs}
+            given_ids = given_ids_by_votes(panoptic_seg[0], picture.parts, named)
         else:
             given_ids = given_ids_by_overlap(panoptic_seg[0], before, picture.parts)
         return paste_known(

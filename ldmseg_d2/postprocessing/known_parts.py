@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..structures.known_parts import KnownParts
@@ -31,8 +32,8 @@ def paste_known(
         panoptic: (H, W) integer segment ids, 0 is void.
         segments_info: dicts with ``id``, ``category_id``, ``isthing``, ``score``, ``area``.
         known: the given part, at the same size.
-        given_ids: id in ``panoptic`` to given id, for the segments made of a given one: from the
-            codes, or see :func:`given_ids_by_overlap`.
+        given_ids: id in ``panoptic`` to given id, for the segments made of a given one: see
+            :func:`given_ids_by_votes` and :func:`given_ids_by_overlap`.
         min_area: pixels, at least 1 in effect.
         known_classes: given id to contiguous class, where the user says it.
         is_thing: a flag for each class; None: every segment is a thing.
@@ -72,6 +73,39 @@ def paste_known(
         segment = {"id": id_, "category_id": int(category), "isthing": thing}
         segments.append({**segment, "score": score, "area": area})
     return result.to(torch.int32), segments
+
+
+def given_ids_by_votes(
+    panoptic: Tensor, known: KnownParts, named: Mapping[int, int]
+) -> dict[int, int]:
+    """Which decoded segment is which given one.
+
+    One to one, so that as many given pixels as possible lie in the segment that gets their id
+    (Hungarian algorithm). Where a given segment's cells were known, that is the segment under its
+    code; where too little was given to fill a cell, the segment that the given pixels lie in. A
+    segment under the right code counts half a pixel more.
+
+    Args:
+        panoptic: (H, W) integer ids as decoded.
+        known: the given part, at the same size.
+        named: id in ``panoptic`` to given id, from the codes.
+
+    Returns:
+        Id in ``panoptic`` to given id, for :func:`paste_known`.
+    """
+    labels = known.labels()
+    segments = torch.unique(panoptic)
+    segments = segments[segments != 0]
+    rows = torch.searchsorted(labels, known.ids[known.ids != 0])
+    inside = panoptic[known.ids != 0]
+    columns = torch.searchsorted(segments, inside[inside != 0])
+    score = torch.zeros(len(labels), len(segments), dtype=torch.float64, device=panoptic.device)
+    ones = torch.ones(len(columns), dtype=torch.float64, device=panoptic.device)
+    score.index_put_((rows[inside != 0], columns), ones, accumulate=True)
+    codes = torch.tensor([named.get(i, 0) for i in segments.tolist()], device=panoptic.device)
+    score = (score + 0.5 * (labels.view(-1, 1) == codes.view(1, -1))).cpu()
+    pairs = zip(*linear_sum_assignment(score.numpy(), maximize=True))
+    return {int(segments[c]): int(labels[r]) for r, c in pairs if score[r, c] > 0}
 
 
 def given_ids_by_overlap(panoptic: Tensor, before: Tensor, known: KnownParts) -> dict[int, int]:

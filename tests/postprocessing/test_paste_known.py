@@ -1,12 +1,19 @@
 """Given parts in the result, against the definition pixel by pixel."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import given_ids_by_overlap, logits_to_panoptic, paste_known
+from ldmseg_d2.postprocessing import (
+    given_ids_by_overlap,
+    given_ids_by_votes,
+    logits_to_panoptic,
+    paste_known,
+)
 from ldmseg_d2.structures.known_parts import KnownParts
 
 GIVEN = (3, 7, 1000)
@@ -108,6 +115,31 @@ def test_overlap_names_what_a_merge_has_joined():
     after = torch.tensor([[1, 1, 1, 1, 1, 1, 0]])  # stuff of one class under the id of a new one
     known = KnownParts(torch.tensor([[5, 0, 8, 0, 0, 0, 9]]), before > 1)
     assert given_ids_by_overlap(after, before, known) == {1: 8}
+
+
+def test_given_pixels_vote_for_the_segment_that_they_lie_in():
+    panoptic = torch.tensor([[11, 11, 11, 12, 12, 12, 0, 13, 14]])
+    known = KnownParts(torch.tensor([[5, 5, 5, 0, 6, 7, 7, 0, 0]]), torch.ones(1, 9) > 0)
+    # 5 lies in 11 though its code is 12; 6 and 7 both lie in 12 with one pixel, 7 has the code 13.
+    found = given_ids_by_votes(panoptic, known, {12: 5, 13: 7})
+    assert found == {11: 5, 12: 6, 13: 7}
+    nothing = torch.zeros_like(panoptic)
+    assert given_ids_by_votes(nothing, known, {12: 5}) == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_votes_against_all_assignments(seed):
+    panoptic, known, _ = draw_case(seed, share=0.2)
+    panoptic = panoptic.clamp(max=4)
+    found = given_ids_by_votes(panoptic, known, {})
+
+    def votes(pairs):
+        return sum(int(((panoptic == s) & (known.ids == g)).sum()) for s, g in pairs)
+
+    labels = known.labels().tolist()
+    best = max(votes(zip(order, labels)) for order in itertools.permutations((1, 2, 3, 4), 3))
+    assert votes(found.items()) == best and len(set(found.values())) == len(found)
 
 
 def test_thresholds_spare_given_segments():
