@@ -95,7 +95,10 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "dev": ["pytest>=7.4", "pytest-timeout>=2.1", "hypothesis>=6.80", "ruff>=0.4"],
-    "app": ["gradio>=4.36"],
+    # gr.HTML tells its script of new values since 6.10. Playwright drives the browser in tests; it
+    # brings none: that is Debian's chromium.
+    "app": ["gradio>=6.10"],
+    "browser-tests": ["gradio>=6.10", "playwright>=1.40"],
     "fast-eval": ["hotcoco"],
     "baselines": ["transformers>=4.41"],
 }
@@ -109,7 +112,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ldmseg_d2", "ldmseg_d2.*"]),
-    package_data={"ldmseg_d2.model_zoo": ["*.yaml", "*.json", "*.safetensors"]},
+    package_data={
+        "ldmseg_d2.model_zoo": ["*.yaml", "*.json", "*.safetensors"],
+        "ldmseg_d2.app": ["*.js", "*.css"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     cmdclass={"build_py": BuildWithConfigs},
