@@ -95,9 +95,9 @@ INSTALL_REQUIRES = [
 
 EXTRAS_REQUIRE = {
     "dev": ["pytest>=7.4", "pytest-timeout>=2.1", "hypothesis>=6.80", "ruff>=0.4"],
-    # gr.HTML tells its script of new values since 6.10. Playwright drives the browser in tests; it
-    # brings none: that is Debian's chromium.
+    # Since 6.10 gr.HTML tells its script of new values.
     "app": ["gradio>=6.10"],
+    # Playwright drives a browser that is installed, such as Debian's chromium; it brings none here.
     "browser-tests": ["gradio>=6.10", "playwright>=1.40"],
     "fast-eval": ["hotcoco"],
     "baselines": ["transformers>=4.41"],

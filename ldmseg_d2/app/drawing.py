@@ -7,7 +7,7 @@ import io
 import cv2
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ..visualization import draw_panoptic, enlarge, fit
 from .session import Session
@@ -17,7 +17,7 @@ VIEWS = (SEGMENTS, PHOTO, UNCERTAINTY)
 HEAT = "inferno"
 # Small photos are enlarged by a whole factor to about the first, large ones reduced to the second.
 _MIN_SIDE = 720
-_MAX_SIDE = 1280
+_MAX_SIDE = 1024
 _SELECTED = (255, 221, 0)
 
 
@@ -45,55 +45,80 @@ def draw_session(
     columns = (np.arange(width) + 0.5) * session.ids.shape[1] / width
     shown = np.ix_(rows.astype(np.int64), columns.astype(np.int64))  # nearest neighbours
     ids, given = session.ids[shown], session.given[shown]
-    colors = _colors(ids)
+    photo = enlarge(photo, scale)
+    # The colours alone, which the list needs as well.
+    flat = draw_panoptic(
+        np.zeros((height, width, 3), np.uint8), ids, alpha=1.0, draw_boundaries=False, scale=scale
+    )
+    ids, given = _enlarge(ids, scale), _enlarge(given, scale)
+    labels, places = np.unique(ids, return_index=True)
+    colors = dict(zip(labels.tolist(), map(_to_hex, flat.reshape(-1, 3)[places].tolist())))
+    colors.pop(0, None)
     if view == PHOTO or (view == SEGMENTS and not ids.any()):
-        return enlarge(photo, scale), colors
+        return photo, colors
     if view == UNCERTAINTY:
-        return _draw_heat(photo, session.uncertainty, scale, opacity), colors
-    picture = np.ascontiguousarray(draw_panoptic(photo, ids, alpha=opacity, scale=scale))
-    _dot(picture, _enlarge(given, scale))
+        return _draw_heat(photo, session.uncertainty, opacity), colors
+    picture = cv2.addWeighted(photo, 1 - opacity, flat, opacity, 0)
+    _draw_borders(picture, ids)
+    _dot(picture, given)
     if session.selected is not None:
-        mask = _enlarge(ids == session.selected, scale).astype(np.uint8)
+        mask = (ids == session.selected).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, _SELECTED, thickness=3)
-    return (_write_names(picture, session, _enlarge(ids, scale)) if names else picture), colors
+    if names:
+        written = {i: session.segment_name(i) for i in colors}
+        picture = _write_names(picture, ids, written)
+    return picture, colors
 
 
-def _write_names(picture: np.ndarray, session: Session, ids: np.ndarray) -> np.ndarray:
-    labels = [i for i in np.unique(ids).tolist() if i]
-    return draw_panoptic(
-        picture,
-        ids,
-        [{"id": i, "category_id": n} for n, i in enumerate(labels)],
-        class_names=[session.segment_name(i) for i in labels],
-        alpha=0.0,  # the names alone, over what is drawn already
-        draw_boundaries=False,
-    )
+def _to_hex(color: list[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*color)
 
 
-def _colors(ids: np.ndarray) -> dict[int, str]:
-    """The colours that :func:`draw_panoptic` gives the segments of a map."""
-    labels, places = np.unique(ids, return_index=True)
-    flat = draw_panoptic(
-        np.zeros((*ids.shape, 3), np.uint8), ids, alpha=1.0, draw_boundaries=False
-    ).reshape(-1, 3)
-    return {
-        label: "#{:02x}{:02x}{:02x}".format(*flat[place].tolist())
-        for label, place in zip(labels.tolist(), places.tolist())
-        if label
-    }
+def _draw_borders(picture: np.ndarray, ids: np.ndarray) -> None:
+    """White lines between segments, in place."""
+    border = np.zeros(ids.shape, np.uint8)
+    border[1:] |= ids[1:] != ids[:-1]
+    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    picture[cv2.dilate(border, np.ones((2, 2), np.uint8)) != 0] = 255
 
 
-def _draw_heat(
-    photo: np.ndarray, uncertainty: np.ndarray | None, scale: int, opacity: float
-) -> np.ndarray:
-    photo = enlarge(photo, scale)
+def _write_names(picture: np.ndarray, ids: np.ndarray, names: dict[int, str]) -> np.ndarray:
+    """Each name at the innermost point of its segment, where there is room for a line."""
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image, "RGBA")
+    size = max(11, round(max(ids.shape) / 48))
+    font = ImageFont.load_default(size)
+    for segment, name in names.items():
+        rows, columns = (axis.nonzero()[0] for axis in _projections(ids == segment))
+        top, left = int(rows[0]), int(columns[0])
+        part = ids[top : rows[-1] + 1, left : columns[-1] + 1] == segment
+        # Padded, since the picture's edge is an edge of the segment as well.
+        depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)
+        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+        if depth[y, x] < size:
+            continue
+        half = pen.textlength(name, font) / 2 + 4
+        x = np.clip(left + x - 1, half, max(half, ids.shape[1] - half))
+        y = np.clip(top + y - 1, size, ids.shape[0] - size)
+        pen.rounded_rectangle(
+            (x - half, y - size * 0.75, x + half, y + size * 0.75), 4, fill=(0, 0, 0, 170)
+        )
+        pen.text((x, y), name, "white", font, anchor="mm")
+    return np.asarray(image)
+
+
+def _projections(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return mask.any(axis=1), mask.any(axis=0)
+
+
+def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray | None, opacity: float) -> np.ndarray:
     if uncertainty is None:
         return photo
     size = (photo.shape[1], photo.shape[0])
     values = cv2.resize(uncertainty.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    heat = matplotlib.colormaps[HEAT](values.clip(0, 1))[..., :3] * 255
-    return np.round(photo * (1 - opacity) + heat * opacity).astype(np.uint8)
+    heat = matplotlib.colormaps[HEAT](values.clip(0, 1), bytes=True)[..., :3]
+    return cv2.addWeighted(photo, 1 - opacity, np.ascontiguousarray(heat), opacity, 0)
 
 
 def _enlarge(ids: np.ndarray, scale: int) -> np.ndarray:

@@ -93,7 +93,7 @@ class Page:
         _title("Photo")
         with gr.Row():
             self.photo = gr.UploadButton(
-                "Open photo", file_types=["image"], size="md", elem_id="photo", min_width=90
+                "Open photo", file_types=["image"], size="md", elem_id="photo", min_width=96
             )
             self.saved = gr.UploadButton(
                 "Load", file_count="multiple", size="md", elem_id="load", min_width=60
@@ -151,10 +151,10 @@ class Page:
                 min_width=230,
             )
             self.opacity = gr.Slider(
-                0, 100, 55, step=5, label="Opacity", elem_id="opacity", scale=3, min_width=120
+                0, 100, 55, step=5, label="Opacity", elem_id="opacity", scale=3, min_width=150
             )
             self.names = gr.Checkbox(
-                True, label="Names", container=False, elem_id="names", scale=1, min_width=64
+                True, label="Names", container=False, elem_id="names", scale=1, min_width=84
             )
         self.canvas = gr.HTML(
             None,
