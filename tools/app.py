@@ -61,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     from ldmseg_d2.app.safe_image import Limits
 
     setup_logger(name="ldmseg_d2")
+    if args.host not in ("127.0.0.1", "localhost", "::1"):
+        logger.warning("--host %s: whoever reaches it can use the page", args.host)
     limits = Limits(max_bytes=round(args.max_upload_mb * 2**20), max_side=args.max_side)
     # Uploads pass through files: in a folder that nobody else may read, gone with the page.
     with tempfile.TemporaryDirectory(prefix="ldmseg_app_") as folder:

@@ -52,12 +52,17 @@ def save_session(session: Session) -> bytes:
     if not session.segment_ids():
         raise SessionError("There are no segments to save yet.")
     name = f"{session.name}.png"
+    members = {
+        "panoptic.json": json.dumps(_to_json(session, name), indent=1).encode(),
+        f"panoptic/{name}": _png(split_bytes(session.ids)),
+        f"images/{name}": _png(session.photo),
+        f"kept/{name}": _png(session.given.astype(np.uint8) * 255),
+    }
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("panoptic.json", json.dumps(_to_json(session, name), indent=1))
-        archive.writestr(f"panoptic/{name}", _png(split_bytes(session.ids)))
-        archive.writestr(f"images/{name}", _png(session.photo))
-        archive.writestr(f"kept/{name}", _png(session.given.astype(np.uint8) * 255))
+    with zipfile.ZipFile(content, "w") as archive:
+        for path, data in members.items():
+            # Without the time of day: the same segments are the same bytes.
+            archive.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
