@@ -235,7 +235,6 @@ def test_the_shipped_model_is_the_default(shipped):
     assert (first != complete(shipped, scene.image, steps=4, seed=2).ids).any()
 
 
-@pytest.mark.xfail(strict=True, reason="the shipped model's sampler takes no known_ids yet")
 def test_the_shipped_model_leaves_given_pixels_as_they_are(shipped):
     scene = generate_scene(seed=split_seed(0, "val"), index=3)
     desk = Desk(shipped)
