@@ -101,7 +101,10 @@ EXTRAS_REQUIRE = {
         "ruff>=0.4",
         "scikit-image>=0.20",  # as in "inpainting": a baseline that the tests run
     ],
-    "app": ["gradio>=4.36"],
+    # Since 6.10 gr.HTML tells its script of new values.
+    "app": ["gradio>=6.10"],
+    # Playwright drives a browser that is installed, such as Debian's chromium; it brings none here.
+    "browser-tests": ["gradio>=6.10", "playwright>=1.40"],
     "fast-eval": ["hotcoco"],
     "baselines": ["transformers>=4.41"],
     # The random walker, a baseline of tools/evaluate_inpainting.py.
@@ -117,7 +120,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ldmseg_d2", "ldmseg_d2.*"]),
-    package_data={"ldmseg_d2.model_zoo": ["*.yaml", "*.json", "*.safetensors"]},
+    package_data={
+        "ldmseg_d2.model_zoo": ["*.yaml", "*.json", "*.safetensors"],
+        "ldmseg_d2.app": ["*.js", "*.css"],
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     cmdclass={"build_py": BuildWithConfigs},

@@ -1,0 +1,37 @@
+"""The round brush: from the points of a stroke to pixels."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+# cv2 overflows far outside of the picture.
+_FAR = 2**14
+
+
+def stroke_mask(
+    shape: tuple[int, int], points: Sequence[Sequence[float]], diameter: float
+) -> np.ndarray:
+    """Pixels under a stroke of a round brush.
+
+    Args:
+        shape: (H, W) of the photo.
+        points: (x, y) in pixels, (0, 0) being the photo's upper left corner; one: a disc.
+        diameter: of the brush, in pixels.
+
+    Returns:
+        (H, W) bool; the pixel under each point is among them.
+
+    Raises:
+        ValueError: no point, or coordinates that are no finite numbers.
+    """
+    corners = np.asarray(points, dtype=np.float64)
+    if corners.ndim != 2 or corners.shape[1:] != (2,) or not np.isfinite(corners).all():
+        raise ValueError(f"a stroke is a list of points (x, y), not {str(points)[:80]}")
+    corners = np.floor(corners).clip(-_FAR, _FAR).astype(np.int32)
+    mask = np.zeros(shape, dtype=np.uint8)
+    if len(corners) > 1:
+        cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
+    for x, y in corners.tolist():
+        cv2.circle(mask, (x, y), int(diameter / 2), 1, thickness=-1)
+    return mask.astype(bool)
