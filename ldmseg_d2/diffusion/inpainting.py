@@ -23,7 +23,7 @@ class Visit(NamedTuple):
     is_again: bool  # RePaint: this timestep has been visited before
 
 
-class KnownCells:
+class KnownLatents:
     """The known latents of a batch, and how they enter the sampling loop.
 
     "fixed"

@@ -6,7 +6,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from .inpainting import KnownCells, plain_visits
+from .inpainting import KnownLatents, plain_visits
 from .schedule import output_of_x0, predicted_x0
 from .training import Denoise
 
@@ -43,7 +43,7 @@ def sample_latents(
     """Denoise from t = T - 1 to 0 and return the last x0 prediction.
 
     With known latents the same loop completes half-drawn masks: see
-    :class:`~ldmseg_d2.diffusion.inpainting.KnownCells` for the ways to put them back. A sample
+    :class:`~ldmseg_d2.diffusion.inpainting.KnownLatents` for the ways to put them back. A sample
     without known cells comes out as it would without those of the others.
 
     Args:
@@ -66,13 +66,13 @@ def sample_latents(
         (B, C, h, w) predicted x0 after the last step; the known latents where they are known.
 
     Raises:
-        ValueError: only one of known_latents and known_mask is given, or see ``KnownCells``.
+        ValueError: only one of known_latents and known_mask is given, or see ``KnownLatents``.
     """
     if (known_latents is None) != (known_mask is None):
         raise ValueError("known_latents and known_mask are given together or not at all")
     known = None
     if known_mask is not None:
-        known = KnownCells(
+        known = KnownLatents(
             known_latents, known_mask, method=inpainting, generators=generators,
             jump_length=repaint_jump_length, resamples=repaint_resamples,
         )  # fmt: skip

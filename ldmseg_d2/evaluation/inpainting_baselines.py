@@ -1,5 +1,7 @@
 """What completes a mask without a diffusion model: the nearest given segment, and a random walk."""
 
+import warnings
+
 import numpy as np
 from scipy import ndimage
 
@@ -53,6 +55,9 @@ def random_walker_fill(
         return nearest_fill(ids, known_mask)
     markers = np.zeros(ids.shape, dtype=np.int32)
     markers[known_mask] = seeds.reshape(-1) + 1
-    # "cg_j" needs no optional solver; its tolerance is far below what an argmax notices.
-    walked = random_walker(photo, markers, beta=beta, mode="cg_j", channel_axis=-1)
+    with warnings.catch_warnings():
+        # Probabilities a little outside of [0, 1] do not matter to an argmax.
+        warnings.filterwarnings("ignore", message="The probability range is outside")
+        # "cg_j" needs no optional solver.
+        walked = random_walker(photo, markers, beta=beta, mode="cg_j", tol=1e-4, channel_axis=-1)
     return np.where(known_mask, ids, labels[np.clip(walked, 1, None) - 1])

@@ -54,8 +54,8 @@ class InpaintingStudy:
     ) -> None:
         """
         Args:
-            model: in eval mode; its attributes ``inpainting`` (a method) and ``known_cells`` (a
-                rule) are set for each method.
+            model: in eval mode; its attribute ``inpainting``
+                (:class:`~ldmseg_d2.meta_arch.inpainting.InpaintingOptions`) is set for each method.
             pictures: of the data set.
             output: folder that everything is written to.
             run: what the numbers depend on, for the record; see ``SAME_RUN`` and
@@ -167,7 +167,7 @@ class InpaintingStudy:
             drawn = self._complete(self.pictures, seed=self.seed + k)
             draws.append(list(tqdm(drawn, f"mask {k + 1}/{num_samples}", len(self.pictures))))
         calibration, agreed = Calibration(num_samples), []
-        min_area = self.model.postprocess.get("count_threshold", 1)
+        min_area = self.run["thresholds"]["COUNT_THRESHOLD"]
         for (truth, num_segments), *maps in zip(truths, *draws):
             samples = [(torch.from_numpy(one), []) for one in maps]
             ids, _, disagreement = consensus(samples, min_area=min_area)
@@ -209,7 +209,8 @@ class InpaintingStudy:
 
     def _set_method(self, method: str) -> None:
         if method not in BASELINES:
-            self.model.inpainting, self.model.known_cells = split_method(method)
+            name, rule = split_method(method)
+            self.model.inpainting = self.model.inpainting._replace(method=name, cell_rule=rule)
 
     def _write(self, name: str, content: str | np.ndarray) -> None:
         path = os.path.join(self.output, name)

@@ -62,10 +62,8 @@ def join_draws(
                     output[key] = torch.stack([one[key] for one in draws]).mean(dim=0)
             if "panoptic_seg" in output:
                 samples = [one["panoptic_seg"] for one in draws]
-                given = entry.get("known_ids")
-                fixed = [] if given is None else torch.unique(torch.as_tensor(given)).tolist()
                 panoptic, segments_info, uncertainty = consensus(
-                    samples, min_area=max(min_area, 1), fixed_ids=[i for i in fixed if i > 0]
+                    samples, min_area=max(min_area, 1), fixed_ids=_given_ids(entry)
                 )
                 output.update(
                     panoptic_seg=(panoptic, segments_info), uncertainty=uncertainty, samples=samples
@@ -74,6 +72,16 @@ def join_draws(
                     output.update(with_instances((panoptic, segments_info)))
         joined.append(output)
     return joined
+
+
+def _given_ids(entry: dict) -> list[int]:
+    """Ids of the given segments; those outside of the known pixels are not given."""
+    if entry.get("known_ids") is None:
+        return []
+    ids = torch.as_tensor(entry["known_ids"])
+    if entry.get("known_mask") is not None:
+        ids = ids[torch.as_tensor(entry["known_mask"], device=ids.device)]
+    return [i for i in torch.unique(ids).tolist() if i > 0]
 
 
 def majority_class(sem_seg: Tensor | None):

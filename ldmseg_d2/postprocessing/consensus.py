@@ -30,7 +30,8 @@ def consensus(
        found so far (Hungarian algorithm on IoU, at least ``min_iou``); the rest found new labels.
     3. A pixel takes the label, or void, with the most votes; in a tie the label with more votes in
        the whole picture.
-    4. Labels that win fewer than ``min_area`` pixels withdraw, and their pixels vote again.
+    4. Labels that win fewer than ``min_area`` pixels withdraw, unless they are fixed, and their
+       pixels vote again.
 
     What the ids are called plays no part; nor does the order of the samples, but for ties.
 
@@ -63,9 +64,10 @@ def consensus(
     num_labels = max(int(table.max()) for table in tables) + 1
     # [K, H W]: the common label of every pixel in every sample.
     votes = torch.stack([table[index].view(-1) for (_, index), table in zip(maps, tables)])
-    winner = _winners(votes, num_labels, min_area)
-    share = (votes == winner).float().mean(dim=0)
     names = _names(maps, tables, num_labels, set(fixed_ids))
+    lasting = torch.tensor([name in set(fixed_ids) for name in names.tolist()])
+    winner = _winners(votes, min_area, lasting)
+    share = (votes == winner).float().mean(dim=0)
     segments = _segments(samples, maps, tables, winner, names)
     shape, device = samples[0][0].shape, samples[0][0].device
     result = names[winner].view(shape).to(torch.int32)
@@ -149,8 +151,12 @@ def _match(
     return tables
 
 
-def _winners(votes: Tensor, num_labels: int, min_area: int) -> Tensor:
-    """Label (N,) of every pixel from votes (K, N) for labels; small labels withdraw."""
+def _winners(votes: Tensor, min_area: int, lasting: Tensor) -> Tensor:
+    """Label (N,) of every pixel from votes (K, N) for L labels.
+
+    Small labels withdraw, but for void and those that are ``lasting`` (L,).
+    """
+    num_labels = len(lasting)
     totals = torch.bincount(votes.view(-1), minlength=num_labels).double()
     totals[0] = -1  # void loses ties
     # Between 0 and 1, so that it decides ties alone.
@@ -159,6 +165,7 @@ def _winners(votes: Tensor, num_labels: int, min_area: int) -> Tensor:
     score = counts + tie[votes]
     winner = votes.gather(0, score.argmax(dim=0, keepdim=True))[0]
     small = torch.bincount(winner, minlength=num_labels) < min_area
+    small &= ~lasting
     small[0] = False
     if bool(small.any()):
         most, best = score.masked_fill(small[votes], 0.0).max(dim=0, keepdim=True)

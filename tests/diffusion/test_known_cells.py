@@ -11,7 +11,7 @@ from ldmseg_d2.diffusion import (
     predicted_x0,
     sample_latents,
 )
-from ldmseg_d2.diffusion.inpainting import KnownCells, repaint_visits
+from ldmseg_d2.diffusion.inpainting import KnownLatents, repaint_visits
 
 SHAPE = (2, 4, 4)
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -131,7 +131,7 @@ def test_jumps_follow_the_forward_process():
     scheduler = build_scheduler("DDPM")
     scheduler.set_timesteps(10)
     shape = (1, 1, 200, 200)
-    known = KnownCells(
+    known = KnownLatents(
         torch.zeros(shape), torch.ones(shape, dtype=torch.bool), method="repaint",
         generators=generators(0), jump_length=3, resamples=2,
     )  # fmt: skip
@@ -189,7 +189,7 @@ def test_wrong_arguments_name_the_key():
     with pytest.raises(ValueError, match=r"SAMPLER\.INPAINTING is 'paste'.*fixed, noised"):
         complete((1,), mask, "paste")
     with pytest.raises(ValueError, match="one generator per sample"):
-        KnownCells(torch.zeros(1, *SHAPE), mask, method="noised")
+        KnownLatents(torch.zeros(1, *SHAPE), mask, method="noised")
     with pytest.raises(ValueError, match="does not fit known_latents"):
         complete((1,), mask[:, :, :3], "fixed")
     with pytest.raises(ValueError, match="at least 1"):

@@ -19,6 +19,7 @@ from ldmseg_d2.evaluation.inpainting import (
 )
 from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
 from ldmseg_d2.evaluation.inpainting_study import InpaintingStudy, split_method
+from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
 
 from .conftest import naive_pq
 
@@ -94,11 +95,9 @@ def test_hints_keep_their_names_and_leave_out_crowds():
 class HalfNearest(nn.Module):
     """Completes with the nearest id; without hints, two halves and noise that the seed draws."""
 
-    postprocess = {"count_threshold": 4}
-
     def __init__(self):
         super().__init__()
-        self.inpainting, self.known_cells = "fixed", "all"
+        self.inpainting = InpaintingOptions()
         self.calls = 0
 
     def forward(self, batched_inputs):
@@ -109,7 +108,7 @@ class HalfNearest(nn.Module):
             ids[:, entry["width"] // 2 :] = 2
             generator = torch.Generator().manual_seed(entry.get("seed", 0))
             ids[torch.rand(ids.shape, generator=generator) < 0.2] = 0
-            if "known_ids" in entry and self.inpainting == "fixed":
+            if "known_ids" in entry and self.inpainting.method == "fixed":
                 filled = nearest_fill(entry["known_ids"].numpy(), entry["known_mask"].numpy())
                 ids = torch.from_numpy(filled)
             outputs.append({"panoptic_seg": (ids.int(), [])})

@@ -1,16 +1,18 @@
 """Known parts through real networks: the codes, the cells, and what comes back."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from detectron2.modeling import build_model
 from tiny import tiny_batch, tiny_config
 
 from ldmseg_d2.data.datasets.scenes import generate_scene
-from ldmseg_d2.diffusion import INPAINTING_METHODS, initial_noise, predicted_x0, sample_latents
-from ldmseg_d2.meta_arch.batching import image_generator, stack_images
-from ldmseg_d2.meta_arch.inpainting import encode_known_parts
+from ldmseg_d2.diffusion import INPAINTING_METHODS, initial_noise
+from ldmseg_d2.meta_arch.batching import image_generator
+from ldmseg_d2.meta_arch.generation import GivenSegments
+from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
 from ldmseg_d2.model_zoo import get
-from ldmseg_d2.postprocessing import logits_to_panoptic
 
 ASSIGNMENTS = ("random", "ordered", "positional", "matched")
 
@@ -21,44 +23,34 @@ def tiny():
     return build_model(tiny_config("scenes/ldmseg_scenes64.yaml")).eval()
 
 
+@contextmanager
+def inpainting(model, assignment=None, steps=None, **settings):
+    """The model with other settings for a while."""
+    (task,) = model.tasks
+    before = model.inpainting, task.id_assignment, model.num_inference_steps
+    model.inpainting = InpaintingOptions(**settings)
+    task.id_assignment = assignment or task.id_assignment
+    model.num_inference_steps = steps or model.num_inference_steps
+    yield
+    model.inpainting, task.id_assignment, model.num_inference_steps = before
+
+
 @torch.no_grad()
-def complete(model, batch, *, method="fixed", assignment=None, rule="all", **sampler):
-    """What LDMSeg's inference does with the parts."""
-    images = stack_images(batch, model.image_size, model.pixel_mean, model.pixel_std)
-    condition = model.encode_images(images)
+def complete(model, batch, **settings):
+    with inpainting(model, **settings):
+        return [output["panoptic_seg"] for output in model(batch)]
+
+
+@torch.no_grad()
+def prepare(model, batch, **settings):
+    """What is sampled with: the inputs, the known latents and cells."""
     generators = [image_generator(0, entry["image_id"], model.device) for entry in batch]
     noise = initial_noise(model.latent_shape, generators)
-
-    def denoise(x_t, t, previous):
-        return model.denoiser(x_t, t, condition, previous)
-
-    def predict():
-        t = torch.full((len(noise),), 999)
-        return predicted_x0(model.scheduler, denoise(noise, t, None), noise, t)
-
-    known = encode_known_parts(
-        batch, autoencoder=model.autoencoder, image_size=model.image_size,
-        id_assignment=assignment or model.id_assignment, position_edges=model.position_edges,
-        generators=generators, predict=predict, cell_rule=rule,
-    )  # fmt: skip
-    x0 = sample_latents(
-        denoise, noise, scheduler=model.scheduler, self_conditioning=False, generators=generators,
-        num_inference_steps=sampler.get("steps", 3), inpainting=method,
-        **({} if known is None else known.sampler_arguments()),
-    )  # fmt: skip
-    logits = model.autoencoder.id_logits(
-        model.autoencoder.decode(model.autoencoder.denormalize(x0))
-    )
-    outputs = []
-    for index, (one, entry) in enumerate(zip(logits, batch)):
-        height, width = entry["image"].shape[-2:]
-        keep = [] if known is None else known.keep_ids(index)
-        seg = logits_to_panoptic(
-            one[:, :height, :width], (entry["height"], entry["width"]), keep_ids=keep,
-            **model.postprocess,
+    with inpainting(model, **settings):
+        return GivenSegments(
+            model, model.layout.for_inference(batch), batch, generators=generators, noise=noise,
+            predict=lambda: noise,
         )  # fmt: skip
-        outputs.append(seg if known is None else known.finish(index, seg, min_area=16))
-    return known, outputs
 
 
 def given(entry, share=0.5, names=(0, 900, 17, 5, 44)):
@@ -73,7 +65,8 @@ def given(entry, share=0.5, names=(0, 900, 17, 5, 44)):
 def test_given_pixels_and_ids_come_back(tiny, method, assignment):
     batch = tiny_batch(3)
     batch[1] = given(batch[1])
-    known, outputs = complete(tiny, batch, method=method, assignment=assignment)
+    known = prepare(tiny, batch, assignment=assignment)
+    outputs = complete(tiny, batch, method=method, assignment=assignment)
     assert known.cells.flatten(1).any(1).tolist() == [False, True, False]
     # 16 cells a side, of which the left half is given.
     assert torch.equal(known.cells[1, 0, 0], torch.arange(16) < 8)
@@ -84,9 +77,9 @@ def test_given_pixels_and_ids_come_back(tiny, method, assignment):
     assert {s["id"]: s["area"] for s in infos} == {
         i: n for i, n in enumerate(areas.tolist()) if i and n
     }
-    alone = complete(tiny, batch[1:2], method=method, assignment=assignment)[1][0]
+    alone = complete(tiny, batch[1:2], method=method, assignment=assignment)[0]
     assert torch.equal(ids, alone[0])
-    without = complete(tiny, tiny_batch(3), method=method, assignment=assignment)[1]
+    without = complete(tiny, tiny_batch(3), method=method, assignment=assignment)
     assert torch.equal(outputs[0][0], without[0][0])
     assert torch.equal(outputs[2][0], without[2][0])
 
@@ -94,16 +87,18 @@ def test_given_pixels_and_ids_come_back(tiny, method, assignment):
 def test_known_latents_are_those_of_the_codes(tiny):
     """All known: the latents are the encoding of the whole map under the codes."""
     (entry,) = (given(e, share=1.0) for e in tiny_batch(1))
-    known, outputs = complete(tiny, [entry], assignment="ordered")
-    labels, codes = known.pictures[0].parts.labels(), known.pictures[0].codes
+    known = prepare(tiny, [entry], assignment="ordered")
+    labels, codes = entry["known_ids"].unique(), known.entries[0]["keep_ids"]
+    labels = labels[labels != 0]
     recoded = torch.zeros_like(entry["known_ids"])
-    for label, code in zip(labels.tolist(), codes.tolist()):
+    for label, code in zip(labels.tolist(), codes, strict=True):
         recoded[entry["known_ids"] == label] = code
-    autoencoder = tiny.autoencoder
+    autoencoder = tiny.tasks[0].autoencoder
     expected = autoencoder.normalize(autoencoder.encode(recoded.unsqueeze(0)).mean)
-    torch.testing.assert_close(known.latents, expected)
+    torch.testing.assert_close(known.sampler_arguments["known_latents"], expected)
     assert known.cells.all()
-    assert torch.equal(outputs[0][0].long(), entry["known_ids"])
+    ids, _ = complete(tiny, [entry], assignment="ordered")[0]
+    assert torch.equal(ids.long(), entry["known_ids"])
 
 
 def test_other_sizes_and_padding(tiny):
@@ -113,20 +108,18 @@ def test_other_sizes_and_padding(tiny):
     entry.update(height=80, width=128)
     entry["known_ids"] = torch.zeros(80, 128, dtype=torch.int32)
     entry["known_ids"][:, 64:] = 3
-    known, outputs = complete(tiny, [entry], assignment="random")
-    cells = known.cells[0, 0]
+    cells = prepare(tiny, [entry], assignment="random").cells[0, 0]
     assert torch.equal(cells[:10], (torch.arange(16) >= 8).expand(10, 16))
     assert not cells[10:].any()
-    ids, _ = outputs[0]
+    ids, _ = complete(tiny, [entry], assignment="random")[0]
     assert ids.shape == (80, 128) and (ids[:, 64:] == 3).all()
 
 
 def test_nothing_given_and_wrong_input(tiny):
     (entry,) = tiny_batch(1)
     nothing = {**entry, "known_ids": torch.zeros(64, 64, dtype=torch.int64)}
-    known, outputs = complete(tiny, [nothing])
-    assert known is None
-    assert torch.equal(outputs[0][0], complete(tiny, [entry])[1][0][0])
+    assert prepare(tiny, [nothing]).cells is None
+    assert torch.equal(complete(tiny, [nothing])[0][0], complete(tiny, [entry])[0][0])
     with pytest.raises(ValueError, match=r"0\.png: 'known_ids' is \(64, 63\)"):
         complete(tiny, [{**entry, "known_ids": nothing["known_ids"][:, 1:]}])
     with pytest.raises(ValueError, match=r"'known_classes' has ids \[8\]"):
@@ -137,10 +130,13 @@ def test_cells_with_some_known_pixels(tiny):
     (entry,) = tiny_batch(1)
     entry["known_ids"] = torch.zeros(64, 64, dtype=torch.int64)
     entry["known_ids"][30, 30] = 12
-    assert not complete(tiny, [entry], rule="all")[0].cells.any()
-    known, outputs = complete(tiny, [entry], rule="any")
+    assert not prepare(tiny, [entry]).cells.any()
+    known = prepare(tiny, [entry], cell_rule="any")
     assert torch.nonzero(known.cells[0, 0]).tolist() == [[7, 7]]
-    assert outputs[0][0][30, 30] == 12
+    assert complete(tiny, [entry], cell_rule="any")[0][0][30, 30] == 12
+    wrong = tiny_config("scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.SAMPLER.KNOWN_CELLS", "most")
+    with pytest.raises(ValueError, match="KNOWN_CELLS is 'most'.*all.*any"):
+        build_model(wrong)
 
 
 def scene_inputs(count):
@@ -165,7 +161,7 @@ def test_the_shipped_model_honours_given_ids(method):
     names = torch.randperm(60, generator=torch.Generator().manual_seed(0)) + 1
     for entry in batch:
         entry.update(given(entry, names=(0, *names.tolist())))
-    _, outputs = complete(model, batch, method=method, steps=4)
+    outputs = complete(model, batch, method=method, steps=4)
     right = total = 0
     for entry, (ids, _) in zip(batch, outputs):
         visible = entry["known_ids"][entry["known_mask"]].unique()
@@ -174,3 +170,47 @@ def test_the_shipped_model_honours_given_ids(method):
         total += int(asked.sum())
     assert total > 10_000
     assert right / total > 0.8  # a model that ignored the hints would be right by chance, 1 in 60
+
+
+def test_joint_tasks_with_classes_keep_what_is_given():
+    """Stuff of one class is merged and segments vote void: given ones stay, with their class."""
+    torch.manual_seed(0)
+    names = ["instance", "semantic"]
+    cfg = tiny_config(
+        "scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.TASKS", names, "MODEL.LDMSEG.TASK_MODE",
+        "joint", "MODEL.LDMSEG.CLASSIFIER", "semantic_task", "MODEL.LDMSEG.NUM_CLASSES", 3,
+        "MODEL.LDMSEG.THING_CLASSES", [0],
+    )  # fmt: skip
+    model = build_model(cfg).eval()
+    batch = tiny_batch(2)
+    batch[0] = {**given(batch[0]), "known_classes": {900: 2, 17: 0}}
+    # Two of the given segments are stuff, of one class.
+    batch[0]["known_classes"] = {900: 2, 17: 2}
+    with torch.no_grad():
+        first, second = model(batch)
+        without = model(tiny_batch(2))[1]
+    ids, infos = first["panoptic_seg"]
+    mask = batch[0]["known_mask"]
+    assert torch.equal(ids[mask].long(), batch[0]["known_ids"][mask])
+    by_id = {s["id"]: s for s in infos}
+    assert by_id[900]["category_id"] == by_id[17]["category_id"] == 2
+    assert by_id[900]["isthing"] is False
+    assert all(s["area"] == int((ids == s["id"]).sum()) for s in infos)
+    assert torch.equal(second["panoptic_seg"][0], without["panoptic_seg"][0])
+    assert torch.equal(second["sem_seg"], without["sem_seg"])
+
+
+def test_draws_of_a_given_part_agree_on_it(tiny):
+    """A given segment of few pixels stays, whatever area the consensus asks for."""
+    (entry,) = (given(e) for e in tiny_batch(1))
+    entry["known_ids"][40, 3] = 77
+    entry["num_samples"] = 3
+    with torch.no_grad():
+        (output,) = tiny([entry])
+    ids, infos = output["panoptic_seg"]
+    mask = entry["known_mask"]
+    assert torch.equal(ids[mask].long(), entry["known_ids"][mask])
+    assert not output["uncertainty"][mask].any()
+    assert {"id": 77, "area": int((ids == 77).sum())}.items() <= next(
+        s for s in infos if s["id"] == 77
+    ).items()

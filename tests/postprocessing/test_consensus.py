@@ -136,6 +136,11 @@ def test_fixed_ids_are_matched_by_name_and_keep_it():
     assert ids.tolist() == [[40, 40, 40, 40, 0, 0, 7, 7]]
     assert uncertainty[0, 1] == pytest.approx(1 / 3)
     assert {s["id"] for s in infos} == {7, 40}
+    # No threshold deletes a fixed one.
+    ids, _, _ = consensus(samples_of([a, b, a]), fixed_ids=[7], min_area=3)
+    assert ids[0, 6:].tolist() == [7, 7]
+    ids, _, _ = consensus(samples_of([a, b, a]), min_area=3)
+    assert ids[0, 6:].tolist() == [0, 0]
     # New labels avoid the fixed names also where those do not occur.
     ids, _, _ = consensus(samples_of([torch.tensor([[5, 5, 6]])]), fixed_ids=[1, 5])
     assert ids.tolist() == [[5, 5, 2]]
