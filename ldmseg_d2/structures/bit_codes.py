@@ -88,12 +88,15 @@ def semantic_codes(num_classes: int, num_bits: int, method: str = "consecutive")
     if method != "spread":
         raise ValueError(f"MODEL.LDMSEG.SEMANTIC.CODES is {method!r}; allowed: consecutive, spread")
     codes = code_matrix(num_bits)
-    distances = (num_bits - codes @ codes.T) / 2  # [ids, ids] Hamming, of the ids from 1 on
     for least in range(num_bits, 0, -1):
+        free = torch.ones(num_ids - 1, dtype=torch.bool)  # of the ids from 1 on
         chosen: list[int] = []
-        for index in range(num_ids - 1):
-            if bool((distances[index, chosen] >= least).all()):
-                chosen.append(index)
-            if len(chosen) == num_classes:
-                return torch.tensor(chosen) + 1
-    raise AssertionError("at a distance of 1 all ids are free")
+        while len(chosen) < num_classes and bool(free.any()):
+            index = int(free.int().argmax())  # the first
+            chosen.append(index)
+            # +-1 codes at a Hamming distance d have the product num_bits - 2 d.
+            free &= codes @ codes[index] <= num_bits - 2 * least
+        if len(chosen) == num_classes:
+            break
+    # At a distance of 1 all ids are free: the loop ends by `break`.
+    return torch.tensor(chosen) + 1
