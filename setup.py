@@ -94,10 +94,18 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    "dev": ["pytest>=7.4", "pytest-timeout>=2.1", "hypothesis>=6.80", "ruff>=0.4"],
+    "dev": [
+        "pytest>=7.4",
+        "pytest-timeout>=2.1",
+        "hypothesis>=6.80",
+        "ruff>=0.4",
+        "scikit-image>=0.20",  # as in "inpainting": a baseline that the tests run
+    ],
     "app": ["gradio>=4.36"],
     "fast-eval": ["hotcoco"],
     "baselines": ["transformers>=4.41"],
+    # The random walker, a baseline of tools/evaluate_inpainting.py.
+    "inpainting": ["scikit-image>=0.20"],
 }
 
 setup(

@@ -36,7 +36,8 @@ CONFIGS = sorted(str(p.relative_to(config_root())) for p in config_root().rglob(
 
 
 def test_there_are_configs_for_every_data_set():
-    assert {Path(name).parts[0] for name in CONFIGS} == {"scenes", "camvid", "coco"}
+    folders = {Path(name).parts[0] for name in CONFIGS}
+    assert folders == {"scenes", "camvid", "coco", "ade20k", "cityscapes"}
     for name in CONFIGS:
         if "quick" in name:
             assert "_BASE_" in (config_root() / name).read_text(), f"{name} inherits nothing"
@@ -48,7 +49,7 @@ def build_on_meta(cfg: CfgNode) -> torch.nn.Module:
     The networks must fit together all the same, and on the meta device the paper's 860M parameters
     cost neither memory nor time.
     """
-    cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = ""
+    cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS = ""
     cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = ""
     if "PRETRAINED" in cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS:
         cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
@@ -66,7 +67,7 @@ def test_config_loads_and_builds(name):
     cfg = get_config(name)
     if Path(name).name.startswith("Base-"):
         return
-    assert cfg.MODEL.META_ARCHITECTURE in ("LDMSeg", "LDMSegAutoencoder")
+    assert cfg.MODEL.META_ARCHITECTURE in ("LDMSeg", "LDMSegAutoencoder", "LDMSegDepthAutoencoder")
     assert cfg.OUTPUT_DIR.startswith("output/"), "each config needs a folder of its own"
     model = build_on_meta(cfg)
     assert any(p.requires_grad for p in model.parameters())
@@ -152,6 +153,24 @@ def test_stage_two_reads_what_stage_one_writes():
             ours, theirs = cfg.MODEL.LDMSEG.AUTOENCODER[key], stage1.MODEL.LDMSEG.AUTOENCODER[key]
             assert ours == theirs, f"{weights}: AUTOENCODER.{key} is {theirs}, stage 2 says {ours}"
         assert cfg.INPUT.LDMSEG.IMAGE_SIZE == stage1.INPUT.LDMSEG.IMAGE_SIZE
+        assert cfg.MODEL.LDMSEG.NUM_BITS == stage1.MODEL.LDMSEG.NUM_BITS
+
+
+def test_classes_of_the_full_size_configs():
+    """133, 150 and 19 classes and their things, from the data sets' metadata; ids hold them."""
+    for name, classes, things in (
+        ("coco/ldmseg_panoptic_coco.yaml", 133, 80),
+        ("ade20k/ldmseg_ade20k.yaml", 150, 100),
+        ("cityscapes/ldmseg_cityscapes.yaml", 19, 8),
+    ):
+        model = build_on_meta(get_config(name))
+        assert (model.classifier.classes.num_classes, sum(model.classifier.classes.is_thing)) == (
+            classes,
+            things,
+        )
+        assert model.denoiser.task_tokens.shape == (2, 4, 768)
+        assert model.layout.names == ["instance", "semantic"]
+        assert int(model.tasks[1].class_ids.max()) < model.autoencoder.num_ids
 
 
 def test_unknown_config_lists_what_there_is():

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling import build_model
+from tiny import tiny_batch, tiny_config
 
+from ldmseg_d2.meta_arch.tasks import TASK_REGISTRY
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY, build_image_encoder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -33,11 +36,35 @@ def test_the_readme_example_runs():
     assert {s["id"] for s in names["segments_info"]} <= set(names["panoptic_seg"].unique().tolist())
 
 
-def test_the_image_encoder_of_the_documents_works():
+def example(name: str) -> str:
+    """The example of docs/EXTENDING.md whose first line names a file."""
     source = (REPOSITORY / "docs" / "EXTENDING.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", source, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", source, re.DOTALL)
+    (code,) = [block for block in blocks if block.startswith(f"# {name}\n")]
+    return code
+
+
+def test_the_task_of_the_documents_works():
     try:
-        exec(compile(code, "my_encoder.py", "exec"), {})
+        exec(compile(example("my_task.py"), "my_task.py", "exec"), {})
+        opts = ["MODEL.LDMSEG.TASKS", ["instance", "things"], "MODEL.LDMSEG.TASK_MODE", "joint"]
+        model = build_model(tiny_config("scenes/ldmseg_scenes64.yaml", *opts))
+        batch = tiny_batch()
+        for entry in batch:
+            ids = range(1, int(entry["segment_ids"].max()) + 1)
+            entry["segments_info"] = [{"id": i, "isthing": i > 1} for i in ids]
+        losses = model.train()(batch)
+        assert set(losses) == {"loss_instance", "loss_things"}
+        assert all(float(loss.detach()) > 0 for loss in losses.values())
+        (output, _) = model.eval()(tiny_batch(annotated=False))
+        assert output["things"].shape == (64, 64) and output["things"].dtype == torch.bool
+    finally:
+        TASK_REGISTRY._obj_map.pop("ThingsTask", None)
+
+
+def test_the_image_encoder_of_the_documents_works():
+    try:
+        exec(compile(example("my_encoder.py"), "my_encoder.py", "exec"), {})
         encoder = build_image_encoder(
             "TimmStage", out_channels=5, options={"model": "resnet18", "stage": 2}
         )

@@ -17,7 +17,7 @@ Options:
   --detectron2=wheel    a prebuilt Detectron2 without compiled operators, unless some working
                         Detectron2 is there already (default)
   --detectron2=source   build upstream Detectron2 from its git repository: needs git and g++
-  --extras=A,B          also what these need: app, fast-eval, baselines
+  --extras=A,B          also what these need: app, fast-eval, baselines, inpainting
   --quiet               print nothing when there is nothing to do
   --help                print this text
 
@@ -480,8 +480,8 @@ parse_options() {
     done
     for extra in ${EXTRAS//,/ }; do
         case $extra in
-        dev | app | fast-eval | baselines) ;;
-        *) fail "unknown extra $extra." "choose among app, fast-eval and baselines." ;;
+        dev | app | fast-eval | baselines | inpainting) ;;
+        *) fail "unknown extra $extra." "choose among app, fast-eval, baselines and inpainting." ;;
         esac
     done
 }

@@ -100,6 +100,16 @@ def _add_diffusion_config(cfg: CN) -> None:
     s.NUM_INFERENCE_STEPS = 50
     s.TIMESTEP_SPACING = "trailing"  # or "leading", "linspace"
 
+    # How given parts of a mask (known_ids) enter the sampler: "fixed" (the paper: clean at every
+    # step), "noised" (noised to the step's level), "x0" (put into the x0 prediction alone) or
+    # "repaint" ("noised", with jumps back up: arXiv 2201.09865).
+    s.INPAINTING = "fixed"
+    # Of "repaint": steps of a jump, and how often each stretch is sampled.
+    s.REPAINT_JUMP_LENGTH = 5
+    s.REPAINT_RESAMPLES = 3
+    # A latent cell is known where "all" of its pixels are given, or "any" is.
+    s.KNOWN_CELLS = "all"
+
     cfg.MODEL.LDMSEG.DENOISER = u = CN()
     # Pretrained UNet2DConditionModel: a local folder (Stable Diffusion's 1.x or 2.x layout, or what
     # save_pretrained wrote) or an id on the Hugging Face hub. Empty: random weights, sizes below;

@@ -1,14 +1,23 @@
 """Forward process, training step and sampler, as functions on tensors."""
 
+from .inpainting import INPAINTING_METHODS
 from .sampling import initial_noise, sample_latents
-from .schedule import build_scheduler, predicted_x0, prediction_target, timestep_loss_weights
+from .schedule import (
+    build_scheduler,
+    output_of_x0,
+    predicted_x0,
+    prediction_target,
+    timestep_loss_weights,
+)
 from .training import DiffusionLoss, diffusion_loss
 
 __all__ = [
+    "INPAINTING_METHODS",
     "DiffusionLoss",
     "build_scheduler",
     "diffusion_loss",
     "initial_noise",
+    "output_of_x0",
     "predicted_x0",
     "prediction_target",
     "sample_latents",

@@ -127,3 +127,19 @@ def predicted_x0(scheduler: SchedulerMixin, output: Tensor, x_t: Tensor, t: Tens
     if kind == "epsilon":
         return (x_t - s * output) / a
     return a * x_t - s * output
+
+
+def output_of_x0(scheduler: SchedulerMixin, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The network output that stands for an x0: the inverse of :func:`predicted_x0`.
+
+    Args:
+        x0, x_t: (B, C, h, w).
+        t: (B,) int64 timesteps.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return x0
+    alphas_cumprod = scheduler.alphas_cumprod.to(x_t.device, x_t.dtype)[t].view(-1, 1, 1, 1)
+    a, s = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    epsilon = (x_t - a * x0) / s
+    return epsilon if kind == "epsilon" else a * epsilon - s * x0

@@ -8,7 +8,7 @@ from diffusers import SchedulerMixin
 from torch import nn
 
 from ..config import CLASSIFIERS, PREDICTION_TYPES
-from ..diffusion import build_scheduler
+from ..diffusion import INPAINTING_METHODS, build_scheduler
 from ..modeling.class_head import MaskPoolingHead
 from ..modeling.denoiser import Denoiser
 from ..modeling.depth_autoencoder import DepthAutoencoder
@@ -16,6 +16,8 @@ from ..modeling.image_encoder import ImageEncoder, build_image_encoder
 from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights
+from ..structures.known_parts import CELL_RULES
+from .inpainting import InpaintingOptions
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
 from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
 
@@ -161,6 +163,26 @@ def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
         prediction_type=diffusion.PREDICTION_TYPE,
         timestep_spacing=sampler.TIMESTEP_SPACING,
         rescale_betas_zero_snr=diffusion.RESCALE_BETAS_ZERO_SNR,
+    )
+
+
+def build_inpainting_options(cfg: CfgNode) -> InpaintingOptions:
+    """How given parts enter the sampler, by ``MODEL.LDMSEG.SAMPLER``.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    sampler = cfg.MODEL.LDMSEG.SAMPLER
+    for key, allowed in (("INPAINTING", INPAINTING_METHODS), ("KNOWN_CELLS", CELL_RULES)):
+        if sampler[key] not in allowed:
+            raise ValueError(
+                f"MODEL.LDMSEG.SAMPLER.{key} is {sampler[key]!r}; allowed: {', '.join(allowed)}"
+            )
+    return InpaintingOptions(
+        method=sampler.INPAINTING,
+        jump_length=sampler.REPAINT_JUMP_LENGTH,
+        resamples=sampler.REPAINT_RESAMPLES,
+        cell_rule=sampler.KNOWN_CELLS,
     )
 
 

@@ -9,30 +9,30 @@ from torch.nn import functional as F
 
 from ..diffusion import (
     diffusion_loss,
-    initial_noise,
     predicted_x0,
-    sample_latents,
     timestep_loss_weights,
 )
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
-from .batching import SampleRandomness, image_generator, spread_indices, stack_images
+from .batching import SampleRandomness, stack_images
 from .build import (
     FrozenPartsMixin,
     build_autoencoders,
     build_classifier,
     build_condition_encoder,
     build_denoiser,
+    build_inpainting_options,
     build_layout,
     build_noise_scheduler,
     encoder_parts,
     pixel_statistics,
 )
+from .generation import generate
+from .inpainting import InpaintingOptions
 from .latent_cache import LatentCache, build_latent_cache
 from .tasks import Task, TaskLayout, build_tasks
 from .tasks.classifier import SegmentClassifier
 from .tasks.known_cells import KnownCells, known_cells
-from .tasks.outputs import decode_tasks
 from .tasks.training import encode_targets, losses_by_task
 
 
@@ -55,6 +55,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         pixel_mean: list[float],
         pixel_std: list[float],
         num_inference_steps: int = 50,
+        inpainting: InpaintingOptions | None = None,
         self_conditioning_prob: float = 0.5,
         decoded_loss_weight: float = 0.0,
         train_inpainting_prob: float = 0.0,
@@ -76,6 +77,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             image_size: side S of the square that the networks see, pixels.
             pixel_mean, pixel_std: of the photo's R, G, B.
             num_inference_steps: of the sampler.
+            inpainting: how given parts of a mask enter the sampler; None: the paper's way.
             self_conditioning_prob: probability of a first pass in training.
             decoded_loss_weight: weight of a loss of the decoded x0 prediction.
             train_inpainting_prob: share of training samples that have some cells given.
@@ -102,6 +104,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.scheduler = scheduler
         self.image_size = image_size
         self.num_inference_steps = num_inference_steps
+        self.inpainting = inpainting or InpaintingOptions()
         self.self_conditioning_prob = self_conditioning_prob
         self.decoded_loss_weight = decoded_loss_weight
         self.train_inpainting_prob = train_inpainting_prob
@@ -137,6 +140,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
+            "inpainting": build_inpainting_options(cfg),
             "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
             "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
@@ -164,6 +168,10 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 * ``height``, ``width``: size of the result (at test);
                 * ``image_id``: seeds the noise at test, together with ``seed`` if given;
                 * ``tasks``: names, optional at test: only these; without it all of the model's;
+                * ``known_ids``: int (H, W), at test: ids of given segments, 0 elsewhere, which are
+                  completed (inpainting); ``known_mask``: bool (H, W), the given pixels, without it
+                  those with an id; ``known_classes``: their classes by id, optional;
+                * ``num_samples``: int, at test: draw as many masks and give their consensus;
                 * ``segment_ids``: int64 (h, w), 0 is void; ``segments_info``: its classes;
                   ``sem_seg``: int64 (h, w), 255 is void; ``depth``: float32 (h, w) metres, 0 is
                   invalid (in training; the tasks that a picture lacks teach nothing);
@@ -177,14 +185,16 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             ``loss_class``: scalars. Test: a list of dicts, see :func:`assemble_output`:
             ``panoptic_seg`` (:func:`logits_to_panoptic`; :func:`merge_classes` with a classifier),
             ``instances``, ``sem_seg`` (C, H, W) probabilities, ``depth`` (H, W), those that were
-            asked for; and where asked for ``steps``: dicts with ``timestep`` and ``panoptic_seg``.
+            asked for; with several draws also ``uncertainty`` (H, W) in [0, 1] and ``samples``
+            (:func:`join_draws`); where asked for ``steps``: dicts with ``timestep`` and
+            ``panoptic_seg``.
         """
         images = stack_images(batched_inputs, self.image_size, self.pixel_mean, self.pixel_std)
         cache = self.latent_cache if self.training else None
         condition = cache(batched_inputs, images, self) if cache else self.encode_images(images)
         if self.training:
             return self._training_losses(batched_inputs, condition)
-        return self._inference(batched_inputs, condition)
+        return generate(self, batched_inputs, condition)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
@@ -211,7 +221,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             batched_inputs,
             noise=noise,
             randomness=randomness,
-            predict=lambda: self._predict_from_noise(noise, condition, told),
+            predict=lambda: self.predict_from_noise(noise, condition, told),
         )
 
         # 3. For inpainting, cells of some samples that are given.
@@ -249,50 +259,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         return losses
 
     @torch.no_grad()
-    def _predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:
+    def predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:
         """x0 (R, C', h, w) that the network predicts at t = T - 1; "matched" ids depend on it."""
         t = torch.full((len(noise),), len(self.timestep_weights) - 1, device=self.device)
         output = self.denoiser(noise, t, condition, task=told)
         return predicted_x0(self.scheduler, output.float(), noise, t)
-
-    @torch.no_grad()
-    def _inference(self, batched_inputs: list[dict], condition: Tensor) -> list[dict]:
-        # One sampling run serves all asked tasks of all pictures.
-        batch = self.layout.for_inference(batched_inputs)
-        told = torch.tensor(batch.tasks, device=self.device)
-        rows = torch.tensor(batch.images, device=self.device)
-        row_condition = condition[rows]
-        generators = [
-            image_generator(entry.get("seed", self.seed), key, self.device)
-            for entry, key in self.layout.noise_keys(batched_inputs, batch)
-        ]
-        wanted = max(int(entry.get("return_steps", 0)) for entry in batched_inputs)
-        shown = spread_indices(self.num_inference_steps, wanted)
-        steps: list[tuple[int, Tensor]] = []
-
-        def keep_step(i: int, t: int, x0: Tensor) -> None:
-            if i in shown:
-                steps.append((t, x0))
-
-        x0 = sample_latents(
-            lambda x_t, t, previous: self.denoiser(x_t, t, row_condition, previous, told),
-            initial_noise(self.latent_shape, generators),
-            scheduler=self.scheduler,
-            num_inference_steps=self.num_inference_steps,
-            self_conditioning=self.denoiser.self_conditioning,
-            generators=generators,
-            callback=keep_step,
-        )
-        decoded = decode_tasks(self.tasks, batch, x0, batched_inputs)
-        outputs = [
-            self.classifier(one, entry, features)
-            for one, entry, features in zip(decoded, batched_inputs, condition, strict=True)
-        ]
-        segments = [block for block in batch.blocks if self.tasks[block.task].name == "instance"]
-        for t, intermediate in steps:
-            only_segments = batch._replace(blocks=segments)
-            of_step = decode_tasks(self.tasks, only_segments, intermediate, batched_inputs)
-            for entry, output, one in zip(batched_inputs, outputs, of_step, strict=True):
-                if entry.get("return_steps", 0) and one:
-                    output.setdefault("steps", []).append({"timestep": t, **one})
-        return outputs

@@ -1,12 +1,18 @@
 """From what the decoder gives to panoptic maps."""
 
 from .class_fusion import merge_classes, panoptic_to_semantic, semantic_probabilities
+from .consensus import consensus
+from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
 
 __all__ = [
+    "consensus",
+    "given_ids_by_overlap",
+    "given_ids_by_votes",
     "logits_to_panoptic",
     "merge_classes",
     "panoptic_to_semantic",
+    "paste_known",
     "semantic_probabilities",
     "suppress_unconfident_ids",
 ]

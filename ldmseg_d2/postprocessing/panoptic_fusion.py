@@ -1,5 +1,7 @@
 """From logits of ids to a panoptic map (LDMSeg, arXiv 2401.10227, section 3.3)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -7,7 +9,9 @@ from torch.nn import functional as F
 SegmentsInfo = list[dict]
 
 
-def suppress_unconfident_ids(logits: Tensor, *, min_score: float, min_area: int) -> Tensor:
+def suppress_unconfident_ids(
+    logits: Tensor, *, min_score: float, min_area: int, keep_ids: Sequence[int] = ()
+) -> Tensor:
     """Strike out ids that win only speckles or win without confidence.
 
     Plain argmax over all ids leaves speckles along boundaries. An id stays if the region where it
@@ -18,6 +22,7 @@ def suppress_unconfident_ids(logits: Tensor, *, min_score: float, min_area: int)
         logits: (K, h, w) logits of the ids; channel 0 is void, which always stays.
         min_score: least mean probability of the winning region, in [0, 1].
         min_area: least number of pixels of the winning region.
+        keep_ids: channels that stay whatever they win, such as given segments in inpainting.
 
     Returns:
         (K, h, w) logits, -inf in the channels that were struck out.
@@ -27,7 +32,7 @@ def suppress_unconfident_ids(logits: Tensor, *, min_score: float, min_area: int)
     area = torch.bincount(winner.reshape(-1), minlength=num_ids)
     mass = torch.bincount(winner.reshape(-1), weights=top.double().reshape(-1), minlength=num_ids)
     keep = (area >= min_area) & (mass / area.clamp(min=1) >= min_score)
-    keep[0] = True
+    keep[[0, *keep_ids]] = True
     return logits.masked_fill(~keep.view(-1, 1, 1), float("-inf"))
 
 
@@ -40,6 +45,7 @@ def logits_to_panoptic(
     count_threshold: int = 512,
     min_segment_score: float = 0.0,
     min_segment_area: int = 8,
+    keep_ids: Sequence[int] = (),
 ) -> tuple[Tensor, SegmentsInfo]:
     """Turn logits of ids into a panoptic map of the wanted size.
 
@@ -56,6 +62,7 @@ def logits_to_panoptic(
         count_threshold: pixels of the result.
         min_segment_score: in [0, 1], 0 turns step 1 off.
         min_segment_area: pixels at the logits' own size, for step 1.
+        keep_ids: channels that steps 1 and 4 spare, such as given segments in inpainting.
 
     Returns:
         (H, W) int32 map of segment ids from 1 on (channel + 1), 0 is void; and for each segment a
@@ -64,7 +71,7 @@ def logits_to_panoptic(
     """
     if min_segment_score > 0:
         logits = suppress_unconfident_ids(
-            logits, min_score=min_segment_score, min_area=min_segment_area
+            logits, min_score=min_segment_score, min_area=min_segment_area, keep_ids=keep_ids
         )
     # Struck-out channels are dropped before the resize: it is cheaper, and -inf would spread.
     channels = torch.nonzero(torch.isfinite(logits).all(dim=(1, 2)))[:, 0]
@@ -83,7 +90,8 @@ def logits_to_panoptic(
         mask = (winner == index) & confident
         area = int(mask.sum())
         own_area = int((resized[index] >= 0).sum())  # sigmoid >= 0.5
-        if area < count_threshold or area < overlap_threshold * own_area:
+        small = area < count_threshold or area < overlap_threshold * own_area
+        if small and channel not in keep_ids:
             continue
         panoptic[mask] = channel + 1
         segments_info.append(

@@ -72,7 +72,7 @@ def semantic_codes(num_classes: int, num_bits: int, method: str = "consecutive")
             doi 10.1109/TIT.1986.1057187), so that a wrong bit does not make another class.
 
     Returns:
-        (C,) int64 in 1..2^num_bits - 1, increasing.
+        (C,) int64 on the CPU in 1..2^num_bits - 1, increasing.
 
     Raises:
         ValueError: too many classes, or an unknown method.
@@ -84,19 +84,14 @@ def semantic_codes(num_classes: int, num_bits: int, method: str = "consecutive")
             "change MODEL.LDMSEG.NUM_BITS (8 hold 255)"
         )
     if method == "consecutive":
-        return torch.arange(1, num_classes + 1)
+        return torch.arange(1, num_classes + 1, device="cpu")
     if method != "spread":
         raise ValueError(f"MODEL.LDMSEG.SEMANTIC.CODES is {method!r}; allowed: consecutive, spread")
-    codes = code_matrix(num_bits)
     for least in range(num_bits, 0, -1):
-        free = torch.ones(num_ids - 1, dtype=torch.bool)  # of the ids from 1 on
         chosen: list[int] = []
-        while len(chosen) < num_classes and bool(free.any()):
-            index = int(free.int().argmax())  # the first
-            chosen.append(index)
-            # +-1 codes at a Hamming distance d have the product num_bits - 2 d.
-            free &= codes @ codes[index] <= num_bits - 2 * least
-        if len(chosen) == num_classes:
-            break
-    # At a distance of 1 all ids are free: the loop ends by `break`.
-    return torch.tensor(chosen) + 1
+        for code in range(1, num_ids):
+            if all((code ^ other).bit_count() >= least for other in chosen):
+                chosen.append(code)
+            if len(chosen) == num_classes:
+                return torch.tensor(chosen, device="cpu")
+    raise AssertionError("at a distance of 1 all ids are free")

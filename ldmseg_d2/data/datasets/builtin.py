@@ -11,6 +11,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ..custom import register_custom_folders
 from .ade20k import register_ade20k
 from .camvid import register_camvid
 from .cityscapes import register_cityscapes
@@ -29,10 +30,13 @@ def datasets_root() -> str:
 
 
 def register_all(root: str, *, overwrite: bool = False) -> None:
-    """Registers scenes, CamVid, ADE20K, Cityscapes and the COCO sample; reads no file.
+    """Registers scenes, CamVid, ADE20K, Cityscapes, the COCO sample, and your own data.
+
+    Of the files, only the `dataset.json` of your own data are read.
 
     Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
-    `ade20k_panoptic_{train,val}`, `cityscapes_panoptic_{train,val}`, `coco_class_agnostic_sample`.
+    `ade20k_panoptic_{train,val}`, `cityscapes_panoptic_{train,val}`, `coco_class_agnostic_sample`;
+    `{folder}_{train,val}` for each folder that `tools/prepare_custom.py` wrote.
 
     Args:
         root: folder that holds the data sets' folders.
@@ -69,6 +73,7 @@ def register_all(root: str, *, overwrite: bool = False) -> None:
         ),
         overwrite,
     )
+    register_custom_folders(root, overwrite=overwrite)
 
 
 def _register(names: list[str], register: Callable[[], None], overwrite: bool) -> None:

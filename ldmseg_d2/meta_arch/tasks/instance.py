@@ -136,7 +136,10 @@ class InstanceTask(IdTask):
     def decode(
         self, latents: Tensor, entries: Sequence[dict]
     ) -> list[tuple[Tensor, list[dict[str, Any]]]]:
-        """``panoptic_seg`` of every sample, see :func:`logits_to_panoptic`."""
+        """``panoptic_seg`` of every sample, see :func:`logits_to_panoptic`.
+
+        An entry's ``keep_ids`` are channels that no threshold deletes: given segments.
+        """
         head_output = self.decode_latents(latents)
         return [
             decode_panoptic(self.autoencoder, one, entry, self.postprocess)
@@ -168,7 +171,12 @@ def decode_panoptic(
         postprocess: keyword arguments of ``logits_to_panoptic``.
     """
     logits = picture_logits(autoencoder, head_output, entry)
-    return logits_to_panoptic(logits, (entry["height"], entry["width"]), **postprocess)
+    return logits_to_panoptic(
+        logits,
+        (entry["height"], entry["width"]),
+        keep_ids=entry.get("keep_ids", ()),
+        **postprocess,
+    )
 
 
 def postprocess_arguments(cfg: CfgNode) -> dict:

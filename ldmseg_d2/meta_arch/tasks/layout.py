@@ -133,8 +133,10 @@ class TaskLayout:
         """
         keys = []
         for i, k in zip(batch.images, batch.tasks, strict=True):
-            image_id = entries[i]["image_id"]
-            keys.append((entries[i], f"{image_id}" if k == 0 else f"{image_id}/{self.names[k]}"))
+            key = str(entries[i]["image_id"])
+            key += f"/{self.names[k]}" if k else ""
+            key += f"#{entries[i]['draw']}" if entries[i].get("draw") else ""
+            keys.append((entries[i], key))
         return keys
 
     def _joint(self, num_images: int, wanted: list[list[bool]]) -> Batch:

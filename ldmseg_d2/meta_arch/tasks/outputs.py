@@ -45,11 +45,15 @@ def assemble_output(
             fill_void=fill_stuff_area >= 0,
             min_stuff_area=max(fill_stuff_area, 0),
         )
-        output["panoptic_seg"] = panoptic, segments_info
-        output["instances"] = thing_instances(panoptic, segments_info)
+        output.update(with_instances((panoptic, segments_info)))
         if "sem_seg" not in decoded:
             output["sem_seg"] = panoptic_to_semantic(panoptic, segments_info, classes.num_classes)
     return output
+
+
+def with_instances(panoptic_seg: tuple[Tensor, list[dict]]) -> dict[str, Any]:
+    """A panoptic map with classes and its things, as the keys of an output."""
+    return {"panoptic_seg": panoptic_seg, "instances": thing_instances(*panoptic_seg)}
 
 
 def thing_instances(panoptic: Tensor, segments_info: Sequence[dict[str, Any]]) -> Instances:

@@ -1,0 +1,134 @@
+"""Registers folders that hold a `dataset.json` of `tools/prepare_custom.py`."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..datasets.register_panoptic import register_panoptic_dataset
+
+__all__ = [
+    "DATASET_FILE",
+    "FORMAT_NAME",
+    "SPLITS",
+    "read_dataset_file",
+    "register_custom",
+    "register_custom_folders",
+]
+
+logger = logging.getLogger(__name__)
+
+DATASET_FILE = "dataset.json"
+FORMAT_NAME = "ldmseg_d2 custom data set"
+SPLITS = ("train", "val")
+HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
+
+
+def read_dataset_file(folder: str | Path) -> dict[str, Any]:
+    """Reads and checks `folder/dataset.json`.
+
+    Args:
+        folder: what `tools/prepare_custom.py` wrote.
+
+    Returns:
+        `format`, `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits`
+        (name -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale`
+        (PNG value per metre) where there is depth.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is no such file; names it.
+    """
+    path = Path(folder) / DATASET_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. To make it: {HOW_TO_MAKE}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT_NAME:
+            raise ValueError(f"its format is {content['format']!r}, expected {FORMAT_NAME!r}")
+        categories, splits = content["categories"], content["splits"]
+        for category in categories:
+            int(category["id"]), str(category["name"]), int(category["isthing"])
+            if len(category["color"]) != 3:
+                raise ValueError(f"category {category['name']!r} has no [r, g, b] as color")
+        if not categories or not set(splits) <= set(SPLITS):
+            raise ValueError(f"it needs categories, and splits of {SPLITS}, got {list(splits)}")
+        content["class_agnostic"], content["semantic"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not describe a data set ({type(error).__name__}: {error}). "
+            f"To make it again: {HOW_TO_MAKE}"
+        ) from error
+    return content
+
+
+def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]:
+    """Registers `{name}_{split}` for every split of a prepared folder; reads `dataset.json` only.
+
+    Args:
+        folder: what `tools/prepare_custom.py` wrote.
+        name: beginning of the names; None: the folder's name.
+
+    Returns:
+        The names, e.g. `["garden_train", "garden_val"]`, for `cfg.DATASETS`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_dataset_file`.
+        ValueError: if one of the names is registered already; then none of them is.
+    """
+    root = Path(folder)
+    name = root.resolve().name if name is None else name
+    content = read_dataset_file(root)
+    names = {split: f"{name}_{split}" for split in SPLITS if content["splits"].get(split)}
+    taken = [n for n in names.values() if n in DatasetCatalog]
+    if taken:
+        raise ValueError(f"{taken} are registered already: give {root} another name")
+    depth_scale = content.get("depth_scale")
+    for split, registered in names.items():
+        register_panoptic_dataset(
+            registered,
+            categories=content["categories"],
+            image_root=str(root / split),
+            panoptic_root=str(root / f"panoptic_{split}"),
+            panoptic_json=str(root / f"panoptic_{split}.json"),
+            sem_seg_root=str(root / f"semantic_{split}") if content["semantic"] else None,
+            depth_root=None if depth_scale is None else str(root / f"depth_{split}"),
+            depth_scale=256.0 if depth_scale is None else float(depth_scale),
+            evaluator_type="class_agnostic_panoptic"
+            if content["class_agnostic"]
+            else "coco_panoptic_seg",
+            how_to_make=HOW_TO_MAKE,
+        )
+        MetadataCatalog.get(registered).set(custom_root=str(root))
+    return list(names.values())
+
+
+def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> list[str]:
+    """Registers every `root/<name>/dataset.json`; a damaged one is left out with a warning.
+
+    Args:
+        root: DETECTRON2_DATASETS.
+        overwrite: register names again that a custom data set registered before.
+
+    Returns:
+        The names that are new.
+    """
+    registered = []
+    for path in sorted(Path(root).glob(f"*/{DATASET_FILE}")):
+        folder = path.parent
+        for split in SPLITS:
+            old = f"{folder.name}_{split}"
+            # Never one of the package's own names.
+            if overwrite and MetadataCatalog.get(old).get("custom_root") is not None:
+                DatasetCatalog.pop(old, None)
+                MetadataCatalog.pop(old)
+        # Importing the package must work whatever else lies beside the data sets.
+        try:
+            registered += register_custom(folder)
+        except (OSError, ValueError) as error:
+            # The names are taken where the function is called a second time: nothing to say.
+            if not any(f"{folder.name}_{split}" in DatasetCatalog for split in SPLITS):
+                logger.warning("not registered: %s", error)
+    return registered
