@@ -5,7 +5,9 @@ from tiny import DEPTH_AUTOENCODER, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.structures import DepthNormalization
 
-METRIC = ("MODEL.LDMSEG.DEPTH.NORMALIZATION", "metric", "MODEL.LDMSEG.DEPTH.RANGE", (1.0, 10.0))
+SCALE = ("MODEL.LDMSEG.DEPTH.SCALE", "linear")
+RELATIVE = (*SCALE, "MODEL.LDMSEG.DEPTH.NORMALIZATION", "relative")
+METRIC = (*SCALE, "MODEL.LDMSEG.DEPTH.RANGE", (1.0, 10.0))
 
 
 def build(*opts):
@@ -20,7 +22,7 @@ def depth_inputs(num=2):
 
 
 def test_loss_is_the_mean_error_of_valid_pixels():
-    model = build().train()
+    model = build(*RELATIVE).train()
     batch = depth_inputs()
     batch[1]["depth"] = batch[1]["depth"][:, :40]  # the rest of the square is padding
     decoded = []
@@ -83,6 +85,5 @@ def test_missing_depth_names_the_keys_that_load_it():
 
 
 def test_wrong_normalization_names_its_key():
-    model = build("MODEL.LDMSEG.DEPTH.NORMALIZATION", "absolute")
     with pytest.raises(ValueError, match="MODEL.LDMSEG.DEPTH.NORMALIZATION is 'absolute'"):
-        model(depth_inputs())
+        build("MODEL.LDMSEG.DEPTH.NORMALIZATION", "absolute")

@@ -29,12 +29,13 @@ ALL_SEGMENTS = (
     "MODEL.LDMSEG.POSTPROCESS.COUNT_THRESHOLD", 1,
 )  # fmt: skip
 NO_THRESHOLDS = {"count_threshold": 1, "overlap_threshold": 0.0}
+RELATIVE = ("MODEL.LDMSEG.DEPTH.NORMALIZATION", "relative", "MODEL.LDMSEG.DEPTH.SCALE", "linear")
 NO_INPAINTING = ("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.0)
 
 
 def build(name=JOINT, *opts, seed=0):
     torch.manual_seed(seed)
-    return build_model(tiny_config(name, *CLASSES, *opts))
+    return build_model(tiny_config(name, *CLASSES, *RELATIVE, *opts))
 
 
 def without(entry, *keys):

@@ -48,7 +48,7 @@ def test_known_cells_are_whole_segments_or_groups_of_cells(ids):
             continue
         given = {k for k in (1, 2, 3) if known[(cells == k).all(-1)].all()}
         # A cell is given if all 16 of its pixels belong to given segments: void never does.
-        naive = [[all(int(p) in given for p in cells[y, x]) for x in range(16)] for y in range(16)]
+        naive = [[given.issuperset(cell) for cell in row] for row in cells.tolist()]
         assert known.tolist() == naive
     # Half of the samples give segments; of those a quarter gives none of three (the integral of
     # (1 - s)^3), and some hide as groups' "nothing" or all-known. Four deviations are 0.08.
@@ -63,12 +63,10 @@ def test_share_of_samples_in_which_something_is_given(ids):
 
 
 def test_void_alone_is_never_given_as_a_segment():
-    for known in draw(torch.zeros(100, 64, 64, dtype=torch.int64)):
-        # Only groups are left: they do not ask what is there.
-        assert not known.any() or not known.all() or len(known.unique()) == 1
-    ids = torch.zeros(200, 64, 64, dtype=torch.int64)
+    """Only groups are left, half of the samples: they do not ask what is there."""
+    ids = torch.zeros(400, 64, 64, dtype=torch.int64)
     share = draw(ids).flatten(1).any(1).float().mean()
-    assert float(share) == pytest.approx(0.5, abs=0.15)
+    assert float(share) == pytest.approx(0.5, abs=0.12)
 
 
 def test_a_samples_cells_do_not_depend_on_the_number_of_segments():
@@ -86,8 +84,7 @@ def test_a_samples_cells_do_not_depend_on_the_number_of_segments():
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_known_cells_stay_clean_and_are_not_learnt(per_channel):
     generator = torch.Generator().manual_seed(0)
-    x0, noise = torch.randn(2, 3, 6, 4, 4, generator=generator)[:, :2, :3].unbind()
-    x0, noise = x0.contiguous(), noise.contiguous()
+    x0, noise = torch.randn(2, 2, 3, 4, 4, generator=generator)
     channels = 3 if per_channel else 1
     known = torch.rand(2, channels, 4, 4, generator=generator) < 0.4
     valid = torch.rand(2, 1, 4, 4, generator=generator) < 0.7
