@@ -8,6 +8,11 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.logger import setup_logger
+from hypothesis import settings
+
+# An example's time says nothing on a machine that also trains.
+settings.register_profile("ldmseg_d2", deadline=None)
+settings.load_profile("ldmseg_d2")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"

@@ -7,6 +7,11 @@ from ldmseg_d2.model_zoo import get_config
 
 AUTOENCODER = "scenes/autoencoder_scenes64.yaml"
 LDMSEG = "scenes/ldmseg_scenes64.yaml"
+DEPTH_AUTOENCODER = "scenes/depth_autoencoder_scenes64.yaml"
+JOINT = "scenes/ldmseg_multitask_scenes64.yaml"
+SEPARATE = "scenes/ldmseg_separate_tasks_scenes64.yaml"
+# Of tiny_multitask_batch; class 0 is its background.
+CLASSES = ("MODEL.LDMSEG.NUM_CLASSES", 4, "MODEL.LDMSEG.THING_CLASSES", [1, 2, 3])
 
 
 def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
@@ -19,12 +24,16 @@ def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     ldmseg.AUTOENCODER.ENCODER_CHANNELS = ldmseg.AUTOENCODER.DECODER_CHANNELS = 64
     ldmseg.AUTOENCODER.NUM_LAYERS = 1
     ldmseg.AUTOENCODER.LATENT_CHANNELS = 16
+    ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
+    ldmseg.DEPTH.AUTOENCODER.CHANNELS = 16
+    ldmseg.DEPTH.AUTOENCODER.NUM_LAYERS = 1
     ldmseg.DENOISER.BLOCK_OUT_CHANNELS = [16, 32]
     ldmseg.DENOISER.DOWN_BLOCK_TYPES = ["DownBlock2D", "CrossAttnDownBlock2D"]
     ldmseg.DENOISER.UP_BLOCK_TYPES = ["CrossAttnUpBlock2D", "UpBlock2D"]
     ldmseg.DENOISER.LAYERS_PER_BLOCK = 1
     ldmseg.DENOISER.ATTENTION_HEAD_DIM = 2
     ldmseg.DENOISER.NORM_NUM_GROUPS = 8
+    ldmseg.DENOISER.CROSS_ATTENTION_DIM = 16
     ldmseg.IMAGE_ENCODER.OUT_CHANNELS = 8
     ldmseg.IMAGE_ENCODER.OPTIONS = CfgNode({"WIDTHS": [8, 16, 16], "NUM_BLOCKS": 1})
     ldmseg.SAMPLER.NUM_INFERENCE_STEPS = 3
@@ -57,4 +66,23 @@ def tiny_batch(
         if annotated:
             entry["segment_ids"] = ids
         batch.append(entry)
+    return batch
+
+
+def tiny_multitask_batch(num: int = 2, size: int = 64, *, seed: int = 0) -> list[dict]:
+    """:func:`tiny_batch` with annotations for all tasks, in the classes of CLASSES.
+
+    Segment 1 is the background, class 0; segment k >= 2 has the class k - 1 and a depth of its own.
+    The void rows at the top have neither class nor depth.
+    """
+    batch = tiny_batch(num, size, seed=seed)
+    for entry in batch:
+        ids = entry["segment_ids"]
+        entry["sem_seg"] = torch.where(ids == 0, 255, ids - 1)
+        rows = torch.linspace(8.0, 2.0, size)[:, None].expand(size, size)
+        entry["depth"] = torch.where(ids <= 1, rows, 1.0 + ids / 4) * (ids != 0)
+        entry["segments_info"] = [
+            {"id": k, "category_id": k - 1, "isthing": k > 1, "iscrowd": 0}
+            for k in range(1, int(ids.max()) + 1)
+        ]
     return batch

@@ -13,13 +13,18 @@ logger = logging.getLogger(__name__)
 
 CONV_IN = "denoiser.unet.conv_in.weight"
 CONV_OUT = ("denoiser.unet.conv_out.weight", "denoiser.unet.conv_out.bias")
+# One row for each task that the denoiser is told.
+TASK_ROWS = ("denoiser.task_tokens", "denoiser.task_vectors.weight")
+# The dimension of each whose size depends on the tasks.
+TASK_DIMENSIONS = {CONV_IN: 1, **dict.fromkeys((*CONV_OUT, *TASK_ROWS), 0)}
 
 
 def extend_weights(source_cfg: CfgNode, target_cfg: CfgNode, path: str) -> dict[str, Tensor]:
     """Start weights for a model of more tasks, which does the old ones as before.
 
     With "joint" tasks the new latents' input weights are zero, and their output weights random;
-    with "separate" ones what the cross-attention adds is zero at first.
+    with "separate" ones the new tasks' tokens are random, and what a new cross-attention adds is
+    zero at first.
 
     Args:
         source_cfg: of the model whose weights are in `path`.
@@ -27,7 +32,8 @@ def extend_weights(source_cfg: CfgNode, target_cfg: CfgNode, path: str) -> dict[
         path: of the weights; averaged ones are preferred.
 
     Returns:
-        State dict of the target, without its frozen networks.
+        State dict of the target, without those of its frozen networks that the source does not
+        train either.
 
     Raises:
         FileNotFoundError, ValueError: the weights do not fit the source, or the models have more
@@ -36,25 +42,29 @@ def extend_weights(source_cfg: CfgNode, target_cfg: CfgNode, path: str) -> dict[
     source, target = (_build_unloaded(cfg) for cfg in (source_cfg, target_cfg))
     old = without_prefixes(load_weights(path), source.frozen_prefixes)
     check_fits(source, old, source=path, ignore_missing=source.frozen_prefixes)
-    new = without_prefixes(target.state_dict(), target.frozen_prefixes)
-    missing = [task for task in source.layout.names if task not in target.layout.names]
-    if missing:
-        raise ValueError(
-            f"the target lacks the tasks {missing} of the source: MODEL.LDMSEG.TASKS is "
-            f"{target.layout.names} there and {source.layout.names} here"
-        )
+    _check_tasks(source, target)
+    new = {
+        key: value
+        for key, value in target.state_dict().items()
+        # What the source trained and the target freezes has no other file to come from.
+        if key in old or not key.startswith(target.frozen_prefixes)
+    }
     for key, value in new.items():
-        if key == CONV_IN:
-            new[key] = _extend_inputs(old[key], value, source, target)
-        elif key in CONV_OUT:
-            new[key] = _extend_outputs(old[key], value, source, target)
-        elif key in old and old[key].shape == value.shape:
-            new[key] = old[key].to(value.dtype)
-        elif key in old:
+        if key in old and _shape_apart_from_tasks(key, old[key]) != _shape_apart_from_tasks(
+            key, value
+        ):
             raise ValueError(
                 f"{key} is {tuple(old[key].shape)} in {path!r}, but the target has "
                 f"{tuple(value.shape)}: the models may differ in their tasks only"
             )
+        if key == CONV_IN:
+            new[key] = _extend_inputs(old[key], value, source, target)
+        elif key in CONV_OUT:
+            new[key] = _extend_outputs(old[key], value, source, target)
+        elif key in TASK_ROWS and key in old:
+            new[key] = _extend_rows(old[key], value, source, target)
+        elif key in old:
+            new[key] = old[key].to(value.dtype)
         elif ".attn2.to_out." in key:
             new[key] = torch.zeros_like(value)
     added = sorted(set(new) - set(old))
@@ -72,6 +82,39 @@ def _build_unloaded(cfg: CfgNode) -> nn.Module:
     return build_model(cfg)
 
 
+def _check_tasks(source: nn.Module, target: nn.Module) -> None:
+    """Raise a ValueError unless the target can do the source's tasks as the source does."""
+    ours, theirs = source.layout, target.layout
+    missing = [task for task in ours.names if task not in theirs.names]
+    if missing:
+        raise ValueError(
+            f"the target lacks the tasks {missing} of the source: MODEL.LDMSEG.TASKS is "
+            f"{theirs.names} there and {ours.names} here"
+        )
+    if len(ours.names) > 1 and ours.joint != theirs.joint:
+        raise ValueError(
+            "MODEL.LDMSEG.TASK_MODE of the two models differs, and the source has several tasks "
+            f"({', '.join(ours.names)}): only a model of one task can start either mode"
+        )
+    if ours.task_channels != theirs.task_channels or (
+        source.denoiser.self_conditioning and not target.denoiser.self_conditioning
+    ):
+        raise ValueError(
+            "the models may differ in their tasks only: MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS "
+            "and DIFFUSION.SELF_CONDITIONING must agree"
+        )
+
+
+def _shape_apart_from_tasks(key: str, tensor: Tensor) -> list[int]:
+    """Sizes of a tensor, without the one that depends on the tasks."""
+    return [n for i, n in enumerate(tensor.shape) if i != TASK_DIMENSIONS.get(key)]
+
+
+def _task_row(model: nn.Module, task: str) -> int:
+    """The denoiser's number for a task."""
+    return 0 if model.layout.joint else model.layout.names.index(task)
+
+
 def _task_channels(model: nn.Module, task: str) -> slice:
     """Where a task is among the latents' channels."""
     layout = model.layout
@@ -85,6 +128,12 @@ def _extend_inputs(old: Tensor, new: Tensor, source: nn.Module, target: nn.Modul
     before, after = source.layout.latent_channels, target.layout.latent_channels
     num_known = int(source.denoiser.known_channel)
     num_condition = old.shape[1] - before * (1 + source.denoiser.self_conditioning) - num_known
+    others = new.shape[1] - after * (1 + target.denoiser.self_conditioning)
+    if others - int(target.denoiser.known_channel) != num_condition:
+        raise ValueError(
+            "the models' image conditions differ in channels: MODEL.LDMSEG.IMAGE_ENCODER and "
+            "DENOISER.CONDITIONING must agree"
+        )
     result[:, after : after + num_condition] = old[:, before : before + num_condition]
     both = source.denoiser.self_conditioning and target.denoiser.self_conditioning
     offsets = [(0, 0)] + [(before + num_condition, after + num_condition)] * both
@@ -104,4 +153,12 @@ def _extend_outputs(old: Tensor, new: Tensor, source: nn.Module, target: nn.Modu
     result = new.clone()
     for task in source.layout.names:
         result[_task_channels(target, task)] = old[_task_channels(source, task)].to(new.dtype)
+    return result
+
+
+def _extend_rows(old: Tensor, new: Tensor, source: nn.Module, target: nn.Module) -> Tensor:
+    """Task tokens or vectors of the old tasks; new ones stay as they begin."""
+    result = new.clone()
+    for task in source.layout.names:
+        result[_task_row(target, task)] = old[_task_row(source, task)].to(new.dtype)
     return result

@@ -15,8 +15,9 @@ class DepthNormalization(NamedTuple):
     """How depth is normalised.
 
     "relative": each picture's 2 % and 98 % quantiles become -1 and 1 (Marigold, arXiv 2312.02145,
-    section 3.2); metres are lost, a result is known up to scale and shift. "metric": a range of
-    metres becomes [-1, 1], the same in all pictures; values outside are clipped.
+    section 3.2); metres are lost, a result (with scale "log" its logarithm) is known up to scale
+    and shift. "metric": a range of metres becomes [-1, 1], the same in all pictures; values outside
+    are clipped.
     """
 
     kind: str = "relative"
@@ -54,10 +55,11 @@ class DepthNormalization(NamedTuple):
         values = self._scaled(depth.where(valid, torch.ones_like(depth)))
         if self.kind == "relative":
             near, far = torch.quantile(values[valid], values.new_tensor(QUANTILES))
-            far = torch.maximum(far, near + 1e-6)  # a flat picture
         else:
             near, far = self._scaled(values.new_tensor(self.range))
-        normalized = (2 * (values - near) / (far - near) - 1).clamp(-1, 1)
+        # Of a flat picture both quantiles are one value.
+        span = (far - near).clamp(min=1e-6)
+        normalized = (2 * (values - near) / span - 1).clamp(-1, 1)
         return normalized.where(valid, torch.zeros_like(normalized)), valid
 
     def denormalize(self, normalized: Tensor) -> Tensor:

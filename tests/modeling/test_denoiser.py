@@ -115,7 +115,8 @@ def test_condition_of_the_right_width_is_not_projected():
     )
     condition = torch.randn(1, 8, 2, 3)
     expected = condition.flatten(2).mT + position_embedding(2, 3, 8)
-    torch.testing.assert_close(denoiser._tokens(condition), expected)
+    task = torch.zeros(1, dtype=torch.int64)
+    torch.testing.assert_close(denoiser._tokens(condition, task), expected)
     denoiser(torch.ones(1, 4, 4, 4), torch.tensor([1]), condition).square().sum().backward()
     assert all(p.grad is not None for p in denoiser.parameters())
 
@@ -193,7 +194,7 @@ def test_compiled_predicts_as_plain():
 )
 def test_in_the_whole_model(options, grid):
     model = whole_model(**options).train()
-    assert model.latent_size == 16
+    assert model.latent_shape == (16, 16, 16)
     assert model.encode_images(torch.zeros(1, 3, 64, 64)).shape[-2:] == (grid, grid)
     sum(model(tiny_batch()).values()).backward()
     for name, parameter in model.named_parameters():
@@ -203,3 +204,61 @@ def test_in_the_whole_model(options, grid):
     assert ("task_tokens" in dict(model.denoiser.named_parameters())) == (
         options.get("CROSS_ATTENTION") == "kept"
     )
+
+
+SEVERAL = {**TINY, "cross_attention": "kept", "cross_attention_dim": 8, "num_tasks": 3}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("in_time_embedding", [False, True])
+def test_task_tokens_tell_the_tasks_apart(in_time_embedding):
+    torch.manual_seed(0)
+    denoiser = Denoiser(
+        **SEVERAL,
+        self_conditioning=False,
+        tokens_per_task=2,
+        task_in_time_embedding=in_time_embedding,
+    ).eval()
+    assert denoiser.task_tokens.shape == (3, 2, 8)
+    # Enough to be seen beside a random network's rounding.
+    denoiser.task_tokens.mul_(50)
+    x, t, condition, _ = inputs()
+    first, second = (denoiser(x, t, condition, task=torch.full((2,), k)) for k in (0, 1))
+    assert not torch.allclose(first, second, atol=1e-4)
+    torch.testing.assert_close(denoiser(x, t, condition), first)
+    # Each sample is told its own task.
+    mixed = denoiser(x, t, condition, task=torch.tensor([1, 0]))
+    torch.testing.assert_close(mixed, torch.stack([second[0], first[1]]), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_task_vectors_begin_as_nothing_and_reach_every_block():
+    torch.manual_seed(0)
+    denoiser = Denoiser(**SEVERAL, self_conditioning=False, task_in_time_embedding=True).eval()
+    torch.manual_seed(0)
+    plain = Denoiser(**SEVERAL, self_conditioning=False).eval()
+    plain.load_state_dict(denoiser.state_dict(), strict=False)
+    x, t, condition, _ = inputs()
+    task = torch.tensor([0, 2])
+    torch.testing.assert_close(
+        denoiser(x, t, condition, task=task), plain(x, t, condition, task=task)
+    )
+    denoiser.task_vectors.weight[2] = 1.0
+    changed = denoiser(x, t, condition, task=task) != plain(x, t, condition, task=task)
+    assert changed.flatten(1).any(1).tolist() == [False, True]
+
+
+def test_several_tasks_need_cross_attention():
+    with pytest.raises(ValueError, match="CROSS_ATTENTION 'removed' cannot tell 3 tasks apart"):
+        Denoiser(**TINY, self_conditioning=False, num_tasks=3)
+
+
+def test_known_channel_is_the_last_input():
+    denoiser = Denoiser(**TINY, self_conditioning=True, known_channel=True).eval()
+    assert denoiser.unet.config.in_channels == 15
+    x, t, condition, previous = inputs()
+    known = torch.rand(2, 1, 8, 8) < 0.5
+    with torch.no_grad():
+        output = denoiser(x, t, condition, previous, known=known)
+        stacked = torch.cat([x, condition, previous, known.float()], dim=1)
+        torch.testing.assert_close(output, denoiser.unet(stacked, t, None).sample)

@@ -108,6 +108,9 @@ def class_head_loss(
         features: (B, C', h, w).
         entries: B input dicts; those without ``segment_ids`` or classes teach nothing.
         size: side S of the square, pixels.
+
+    Raises:
+        ValueError: a class that the model does not have.
     """
     logits, classes = [], []
     for entry, one in zip(entries, features, strict=True):
@@ -116,6 +119,13 @@ def class_head_loss(
         # Ids are only names here: whatever number of them there is.
         ids = stack_segment_ids([entry], size, size * size)[0].to(one.device)
         labels = segment_classes(entry, ids)
+        wrong = labels[labels >= head.num_classes]
+        if len(wrong):
+            raise ValueError(
+                f"{entry.get('file_name', 'image')}: segments_info holds class {int(wrong[0])}, "
+                f"but the model has {head.num_classes} classes (0..{head.num_classes - 1}): "
+                "DATASETS.TRAIN and MODEL.LDMSEG.NUM_CLASSES must agree"
+            )
         logits.append(head(one, ids, len(labels))[labels >= 0])
         classes.append(labels[labels >= 0])
     if not sum(len(labels) for labels in classes):

@@ -70,9 +70,15 @@ class DepthTask(Task):
 
 
 def build_depth_normalization(cfg: CfgNode) -> DepthNormalization:
-    """The normalisation of ``MODEL.LDMSEG.DEPTH``."""
+    """The normalisation of ``MODEL.LDMSEG.DEPTH``.
+
+    Raises:
+        ValueError: values that make no sense.
+    """
     depth = cfg.MODEL.LDMSEG.DEPTH
-    return DepthNormalization(depth.NORMALIZATION, tuple(depth.RANGE), depth.SCALE)
+    normalization = DepthNormalization(depth.NORMALIZATION, tuple(depth.RANGE), depth.SCALE)
+    normalization.check()
+    return normalization
 
 
 def stack_depth(

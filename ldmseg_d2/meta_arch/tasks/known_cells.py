@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ..batching import SampleRandomness
 from .base import Task
+from .instance import InstanceTask
 from .layout import Batch
 from .training import TrainingTargets
 
@@ -43,12 +44,13 @@ def known_cells(
     cells = torch.zeros_like(x0[:, :1], dtype=torch.bool)
     latents = torch.zeros_like(x0, dtype=torch.bool)
     for block, target in zip(batch.blocks, targets.by_block, strict=True):
-        if tasks[block.task].name != "instance":
+        task = tasks[block.task]
+        if not isinstance(task, InstanceTask):
             continue
         known = draw_known_cells(
             target.pixels,
             x0.shape[-1],
-            num_ids=tasks[block.task].autoencoder.num_ids,
+            num_ids=task.autoencoder.num_ids,
             prob=prob,
             randomness=randomness.of_samples(block.rows),
         )

@@ -104,6 +104,9 @@ class TaskLayout:
                 _check_annotated(tasks, entry)
         if self.joint:
             return self._joint(len(entries), available)
+        # A task of weight 0 is not drawn even where a picture has nothing else.
+        drawable = [weight > 0 for weight in self.weights]
+        available = [[a and b for a, b in zip(has, drawable, strict=True)] for has in available]
         drawn = [0] * len(entries)
         if len(tasks) > 1:
             numbers = randomness.rand().tolist()

@@ -42,9 +42,14 @@ class SemanticTask(IdTask):
             kwargs: see :class:`IdTask`.
 
         Raises:
-            ValueError: more classes than ids, or unknown codes.
+            ValueError: more classes than ids or than a map can hold, or unknown codes.
         """
         super().__init__(autoencoder, **kwargs)
+        if num_classes > IGNORE_LABEL:
+            raise ValueError(
+                f"the task 'semantic' takes at most {IGNORE_LABEL} classes, got {num_classes}: in "
+                f"semantic maps {IGNORE_LABEL} is void"
+            )
         self.num_classes = num_classes
         self.class_ids = semantic_codes(num_classes, autoencoder.num_bits, codes)
 
