@@ -104,15 +104,16 @@ def row(name: str, found: dict, peaks: dict) -> str:
     flops = {key: f"{value / 1e9:,.1f}" for key, value in found["flops"].items()}
     train = [f"{p / GB:.1f} (batch {n})" for (what, n), p in peaks.items() if what == "train"]
     infer = [f"{p / GB:.1f}" for (what, _), p in peaks.items() if what == "inference"]
-    cells = [name, f"{total:.1f} / {trained:.1f}", flops.get("step", "-"), flops["inference"]]
+    cells = [name, f"{total:.1f} / {trained:.1f}", flops.get("step", "-")]
+    cells += [str(found["forwards"] or "-"), flops["inference"]]
     cells += [flops["training"], ", ".join(train) or least]
     return f"| {' | '.join([*cells, infer[0] if infer else '-', fits(found, peaks)])} |"
 
 
 HEADER = """\
-| config | parameters / trained, M | GFLOPs a step | GFLOPs a picture | GFLOPs a picture, training \
-| memory of training, GB | of inference, GB | training fits |
-| --- | --- | --- | --- | --- | --- | --- | --- |"""
+| config | parameters / trained, M | GFLOPs a step | UNet passes a picture | GFLOPs a picture \
+| GFLOPs a picture, training | memory of training, GB | of inference, GB | training fits |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def report(config_files: list[str], opts: list[str], *, run: bool) -> list[str]:

@@ -2,12 +2,13 @@
 """Segment photos and draw what comes out.
 
     tools/demo.py --config-file FILE --input PHOTOS... --output DIR [--steps]
-                  [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
+                  [--tasks TASK ...] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
     tools/demo.py --config-file FILE --dataset NAME --num 8 --output DIR [--opts ...]
 
-PHOTOS are files, folders or quoted patterns such as 'photos/*.jpg'. Each photo and its result, side
-by side, become DIR/<name of the photo>.png; several become a contact sheet, DIR/overview.png, too.
-With --dataset the ground truth is between the two.
+PHOTOS are files, folders or quoted patterns such as 'photos/*.jpg'. Each photo and its results
+become DIR/<name of the photo>.png: photo | panoptic | semantic | depth, whatever the model gives.
+Several become a contact sheet, DIR/overview.png, too. With --dataset the ground truth is shown as
+well.
 """
 
 import argparse
@@ -19,27 +20,19 @@ import time
 from typing import Any
 
 import numpy as np
-import torch
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
 import ldmseg_d2  # noqa: F401  registers models and data sets
-from ldmseg_d2.data import build_dataset_mapper, load_dataset_dicts
-from ldmseg_d2.data.panoptic_annotations import read_id_png, read_photo
+from ldmseg_d2.data import dataset_dicts_with_depth
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
-from ldmseg_d2.evaluation import predicts_classes
-from ldmseg_d2.visualization import denoising_strip, draw_panoptic, enlarge, fit, grid
+from ldmseg_d2.engine.demo import Demo, DemoError
+from ldmseg_d2.visualization import fit, grid
 
 logger = logging.getLogger("ldmseg_d2.demo")
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-NUM_STEPS = 6
-# Small pictures are enlarged to about this side, in pixels; frames of the strip are at most that.
-MIN_SIDE = 256
+# Panels of the overview are at most this wide and high, in pixels.
 OVERVIEW_SIDE = 320
 MAX_OVERVIEW = 60
 
@@ -56,6 +49,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num", type=int, default=8, help="photos of --dataset (default: 8)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the pictures")
     parser.add_argument("--steps", action="store_true", help="also show steps of the denoising")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="LDMSeg: only these")
     parser.add_argument("--seed", type=int, help="of the noise (default: the config's SEED)")
     parser.add_argument("--max-images", type=int, default=0, help="stop after so many; 0: all")
     parser.add_argument(
@@ -106,90 +100,6 @@ def output_paths(photos: list[str], folder: str) -> list[str]:
     return results
 
 
-class NoStepsError(RuntimeError):
-    """The model gives no intermediate predictions."""
-
-
-class Demo:
-    """A model from a config, and the pictures of what it makes of photos."""
-
-    def __init__(self, cfg: CfgNode, class_names: list[str] | None = None, steps: bool = False):
-        """
-        Args:
-            cfg: of a model that segments photos.
-            class_names: written on the segments of models that predict classes.
-            steps: ask the model for its intermediate predictions.
-        """
-        self.mapper = build_dataset_mapper(cfg, is_train=False)
-        self.model = build_model(cfg).eval()
-        if not cfg.MODEL.WEIGHTS:
-            logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
-        LDMSegCheckpointer(self.model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(cfg.MODEL.WEIGHTS)
-        self.class_names = class_names if predicts_classes(cfg) else None
-        self.steps = steps
-
-    def load(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Read what belongs to one photo.
-
-        Args:
-            record: ``file_name``, ``image_id`` and, of a data set, ``pan_seg_file_name``.
-
-        Returns:
-            ``inputs`` of the model, ``photo`` (H, W, 3) uint8 and ``truth`` (H, W) ids or None.
-
-        Raises:
-            FileNotFoundError, ValueError: if a file is missing or damaged.
-        """
-        inputs = self.mapper(record)
-        if self.steps:
-            inputs["return_steps"] = NUM_STEPS
-        truth_path = record.get("pan_seg_file_name")
-        truth = read_id_png(truth_path) if truth_path else None
-        return {"inputs": inputs, "photo": read_photo(record["file_name"]), "truth": truth}
-
-    @torch.no_grad()
-    def segment(
-        self, inputs: dict[str, Any], photo: np.ndarray, truth: np.ndarray | None
-    ) -> tuple[list[np.ndarray], list[str], np.ndarray | None]:
-        """Segment one photo; see :meth:`load` for the arguments.
-
-        Returns:
-            The panels (photo, ground truth if there is any, result), each (H, W, 3) uint8; their
-            titles; and the strip of steps, if asked for.
-
-        Raises:
-            NoStepsError: if the model has no steps to show.
-        """
-        output = self.model([inputs])[0]
-        ids, segments_info = output["panoptic_seg"]
-        scale = max(1, MIN_SIDE // max(photo.shape[:2]))
-        panels, titles = [enlarge(photo, scale)], ["photo"]
-        if truth is not None:
-            panels.append(draw_panoptic(photo, truth, scale=scale))
-            titles.append("ground truth")
-        names = {"class_names": self.class_names}
-        panels.append(draw_panoptic(photo, ids, segments_info, scale=scale, like=truth, **names))
-        titles.append(f"result, {len(torch.unique(ids[ids > 0]))} segments")
-        strip = self._strip(photo, output, truth, scale) if self.steps else None
-        return panels, titles, strip
-
-    def _strip(
-        self, photo: np.ndarray, output: dict, truth: np.ndarray | None, scale: int
-    ) -> np.ndarray:
-        if "steps" not in output:
-            raise NoStepsError(
-                f"{type(self.model).__name__} has no denoising steps to show; leave out --steps"
-            )
-        # Every step in the colours of the result, which are the truth's where there is one.
-        like = output["panoptic_seg"][0] if truth is None else truth
-        frames, timesteps = [], []
-        for step in output["steps"]:
-            frame = draw_panoptic(photo, step["panoptic_seg"][0], scale=scale, like=like)
-            frames.append(fit(frame, MIN_SIDE))
-            timesteps.append(step["timestep"])
-        return denoising_strip(frames, timesteps)
-
-
 def draw_overview(rows: list[tuple[str, list[np.ndarray], list[str]]]) -> np.ndarray:
     """A contact sheet that is about as wide as high.
 
@@ -221,16 +131,14 @@ def segment_all(demo: Demo, records: list[dict[str, Any]], folder: str) -> int:
             logger.error("%s: %s", record["file_name"], error)
             failures += 1
             continue
-        panels, titles, strip = demo.segment(**loaded)
-        picture = grid([panels], [titles])
-        if strip is not None:
-            picture = grid([[picture], [strip]], pad=0)
-        Image.fromarray(picture).save(path)
+        sheet = demo.segment(**loaded)
+        Image.fromarray(sheet.picture()).save(path)
         seconds = time.perf_counter() - start
         logger.info("%d/%d %s (%.1f s)", number, len(records), path, seconds)
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
         if len(rows) < MAX_OVERVIEW:
-            rows.append((stem, [fit(panel, OVERVIEW_SIDE) for panel in panels], titles))
+            panels = [fit(panel, OVERVIEW_SIDE) for panel in sheet.rows[0]]
+            rows.append((stem, panels, sheet.titles[0]))
     if len(rows) > 1:
         overview = os.path.join(folder, "overview.png")
         Image.fromarray(draw_overview(rows)).save(overview)
@@ -251,13 +159,8 @@ def setup(args: argparse.Namespace) -> tuple[Demo, list[dict[str, Any]], list[st
     if args.seed is not None:
         opts += ["SEED", str(args.seed)]
     cfg = load_config(args.config_file, opts)
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSegAutoencoder":
-        raise ValueError(
-            "the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg): an autoencoder "
-            "segments no photo, it only reconstructs ground truth"
-        )
     if args.dataset is not None:
-        records, problems = load_dataset_dicts([args.dataset])[: args.num], []
+        records, problems = dataset_dicts_with_depth(cfg, args.dataset)[: args.num], []
     else:
         paths, problems = find_photos(args.input)
         records = [{"file_name": path, "image_id": i} for i, path in enumerate(paths)]
@@ -266,11 +169,9 @@ def setup(args: argparse.Namespace) -> tuple[Demo, list[dict[str, Any]], list[st
     if not records:
         raise ValueError("; ".join(problems) or "no photos to segment")
     os.makedirs(args.output, exist_ok=True)
-    class_names = None
     dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
-    if dataset is not None:
-        class_names = MetadataCatalog.get(dataset).get("stuff_classes", None)
-    return Demo(cfg, class_names, args.steps), records, problems
+    demo = Demo(cfg, dataset=dataset, steps=args.steps, tasks=args.tasks)
+    return demo, records, problems
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -287,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
         logger.error(problem)
     try:
         failures = segment_all(demo, records, args.output)
-    except (NoStepsError, OSError) as error:
+    except (DemoError, OSError) as error:
         logger.error("%s", error)
         return 1
     if failures:

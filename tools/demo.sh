@@ -2,24 +2,28 @@
 # From a fresh checkout to numbers and pictures; see --help.
 set -euo pipefail
 
-# The shipped model, and the short trainings of --train.
-CONFIG=configs/scenes/ldmseg_scenes64.yaml
-WEIGHTS=ldmseg_d2/model_zoo/ldmseg_scenes64.safetensors
-AUTOENCODER_WEIGHTS=ldmseg_d2/model_zoo/autoencoder_scenes64.safetensors
-QUICK_AUTOENCODER=configs/scenes/quick/autoencoder_scenes64.yaml
-QUICK_LDMSEG=configs/scenes/quick/ldmseg_scenes64.yaml
+# The shipped model; its config names the shipped autoencoders. Then the short trainings of --train.
+CONFIG=configs/scenes/ldmseg_multitask_scenes64.yaml
+WEIGHTS=ldmseg_d2/model_zoo/ldmseg_multitask_scenes64.safetensors
+# Of segments alone, without classes and depth: for checkouts that have only this one.
+SEGMENTS_CONFIG=configs/scenes/ldmseg_scenes64.yaml
+SEGMENTS_WEIGHTS=ldmseg_d2/model_zoo/ldmseg_scenes64.safetensors
+QUICK=configs/scenes/quick
 QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder_scenes64
-QUICK_LDMSEG_OUTPUT=output/quick_ldmseg_scenes64
+QUICK_DEPTH_OUTPUT=output/quick_depth_autoencoder_scenes64
+QUICK_LDMSEG_OUTPUT=output/quick_ldmseg_multitask_scenes64
 
 usage() {
     cat <<'TEXT'
 Usage: tools/demo.sh [--train] [--data DIR] [--output DIR] [--images N]
 
 Installs what is missing, makes the generated scenes, evaluates the shipped small model on them
-(PQ, SQ, RQ) and draws some results. Takes under 5 minutes on 2 CPU cores, after the downloads.
+(PQ with classes and class-agnostic, mIoU, depth's AbsRel) and draws some results: photo | panoptic
+| semantic | depth. Takes under 5 minutes on 2 CPU cores, after the downloads.
 
 Options:
-  --train       first train both stages from scratch, shortly, and then use that model instead;
+  --train       first train everything from scratch, shortly, and then use that model instead: the
+                autoencoders of masks and of depth, then the diffusion model of all three tasks;
                 a training that was interrupted goes on, one that has ended is not repeated
   --data DIR    folder of the data sets (default: DETECTRON2_DATASETS, else datasets)
   --output DIR  folder of the pictures and of the evaluation (default: output/demo)
@@ -78,7 +82,9 @@ OUTPUT=${OUTPUT:-output/demo}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 PYTHON=${LDMSEG_VENV:-.venv}/bin/python
 if [[ -z $TRAIN && ! -f $WEIGHTS ]]; then
-    stop "$WEIGHTS is not in this checkout; --train makes a model"
+    CONFIG=$SEGMENTS_CONFIG
+    [[ -f $SEGMENTS_WEIGHTS ]] || stop "$WEIGHTS is not in this checkout; --train makes a model"
+    WEIGHTS=$SEGMENTS_WEIGHTS
 fi
 
 headline() { printf '\n== %s\n' "$1"; }
@@ -100,10 +106,12 @@ else
     echo "They are there."
 fi
 
-# train_net.py without the hundreds of lines on machine and config that Detectron2 starts with; they
-# are in log.txt as well.
+# train_net.py without the hundreds of lines on machine and config that Detectron2 starts with, and
+# without its results for spreadsheets: all of it is in log.txt as well.
 train_net() {
-    "$PYTHON" tools/train_net.py "$@" | sed -u '/ Environment info:/,/ Full config saved to /d'
+    "$PYTHON" tools/train_net.py "$@" |
+        sed -u -e '/ Environment info:/,/ Full config saved to /d' -e '/ copypaste: /d' \
+            -e '/ Evaluation results for .* in csv format:/d'
 }
 
 train() { # config, output folder, config keys and values
@@ -116,17 +124,22 @@ train() { # config, output folder, config keys and values
     fi
 }
 
+MODEL=()
 if [[ -n $TRAIN ]]; then
-    headline "3a. Training of stage 1, the mask autoencoder"
-    train "$QUICK_AUTOENCODER" "$QUICK_AUTOENCODER_OUTPUT"
-    AUTOENCODER_WEIGHTS=$QUICK_AUTOENCODER_OUTPUT/model_final.pth
-    headline "3b. Training of stage 2, the diffusion model"
-    train "$QUICK_LDMSEG" "$QUICK_LDMSEG_OUTPUT" \
-        MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$AUTOENCODER_WEIGHTS"
-    CONFIG=$QUICK_LDMSEG
+    headline "3a. Training of stage 1: the mask autoencoder"
+    train "$QUICK/autoencoder_scenes64.yaml" "$QUICK_AUTOENCODER_OUTPUT"
+    headline "3b. Training of stage 1: the depth autoencoder"
+    train "$QUICK/depth_autoencoder_scenes64.yaml" "$QUICK_DEPTH_OUTPUT"
+    headline "3c. Training of stage 2: the diffusion model of segments, classes and depth"
+    CONFIG=$QUICK/ldmseg_multitask_scenes64.yaml
     WEIGHTS=$QUICK_LDMSEG_OUTPUT/model_final.pth
+    MODEL=(
+        MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$QUICK_AUTOENCODER_OUTPUT/model_final.pth"
+        MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS "$QUICK_DEPTH_OUTPUT/model_final.pth"
+    )
+    train "$CONFIG" "$QUICK_LDMSEG_OUTPUT" "${MODEL[@]}"
 fi
-MODEL=(MODEL.WEIGHTS "$WEIGHTS" MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$AUTOENCODER_WEIGHTS")
+MODEL+=(MODEL.WEIGHTS "$WEIGHTS")
 
 headline "4. Evaluation of $WEIGHTS on scenes_val"
 # Small batches, which change no result, show how far it is.
@@ -138,6 +151,6 @@ headline "5. Pictures of $IMAGES results"
     --output "$OUTPUT" --steps --opts "${MODEL[@]}"
 
 headline "Done"
-echo "The table above has PQ, SQ and RQ; it is also in $OUTPUT/evaluation/log.txt."
-echo "The pictures lie in $OUTPUT: photo, ground truth and result, and the steps from noise to"
+echo "The numbers are in the table \"Results\" above, and in $OUTPUT/evaluation/log.txt."
+echo "The pictures lie in $OUTPUT: photo, results and ground truth, and the steps from noise to"
 echo "the result; all of them at a glance in overview.png."

@@ -1,13 +1,16 @@
 #!/usr/bin/env python
 """Evaluates the shipped models and writes what it measured into docs/MODEL_ZOO.md.
 
-python tools/report_model_zoo.py
+python tools/report_model_zoo.py [--only NAME ...]
 
 Each shipped model has a JSON file beside its weights, ldmseg_d2/model_zoo/NAME.json, that says how
-it was trained; this tool adds what it reaches, at several numbers of sampling steps.
+it was trained; this tool adds what it reaches, at several numbers of sampling steps, under the key
+"results", and writes the page from all these files. With --only the other models keep the results
+that they have.
 """
 
 import argparse
+import json
 import logging
 import platform
 from pathlib import Path
@@ -16,90 +19,109 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
+import ldmseg_d2
 from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
+from ldmseg_d2.engine.reporting import HEADLINES, headlines
 from ldmseg_d2.model_zoo import get_card, get_config_file, list_models
 
 logger = logging.getLogger("report_model_zoo")
 REPOSITORY = Path(__file__).resolve().parents[1]
-METRICS = ("PQ", "SQ", "RQ", "mIoU", "segments_per_image", "gt_segments_per_image")
+CARDS = Path(ldmseg_d2.__file__).parent / "model_zoo"
 
 
-def parse_args() -> argparse.Namespace:
+def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default=str(REPOSITORY / "docs" / "MODEL_ZOO.md"))
     parser.add_argument(
+        "--only", nargs="*", metavar="NAME", help="measure these; none: only write the page"
+    )
+    parser.add_argument(
         "--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50], help="sampling steps"
     )
-    return parser.parse_args()
+    return parser
 
 
 def evaluate(card: dict, opts: list) -> dict:
-    """The metrics of one shipped model on its test set."""
+    """The headline numbers of one shipped model on its test set."""
     opts = ["MODEL.WEIGHTS", card["weights"], *opts]
     cfg = load_config(get_config_file(card["config"]), opts)
     model = build_model(cfg)
     LDMSegCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    (metrics,) = Trainer.test(cfg, model).values()
-    return metrics
+    return headlines(Trainer.test(cfg, model))
+
+
+def measure(card: dict, steps: list[int]) -> dict:
+    """What stands under "results" of a card: how it was measured, and a row per setting."""
+    cfg = load_config(get_config_file(card["config"]))
+    key, sampler = "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", cfg.MODEL.LDMSEG.SAMPLER.NAME
+    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
+        rows = {f"{sampler}, {n}": evaluate(card, [key, n]) for n in steps}
+    else:
+        rows = {"reconstruction": evaluate(card, [])}
+    version = torch.__version__.split("+")[0]
+    return {
+        "measured": f"a {platform.machine()} CPU with torch {version}",
+        "settings": describe_settings(card["config"]),
+        "rows": rows,
+    }
 
 
 def describe_settings(config: str) -> str:
     """Test set, seed and thresholds, as the config states them."""
     cfg = load_config(get_config_file(config))
+    number = len(load_dataset_dicts(cfg.DATASETS.TEST))
+    text = f"Test set {', '.join(cfg.DATASETS.TEST)} ({number} pictures), SEED {cfg.SEED}"
+    if cfg.MODEL.META_ARCHITECTURE == "LDMSegDepthAutoencoder":
+        return f"{text}."
     post = cfg.MODEL.LDMSEG.POSTPROCESS
     thresholds = ", ".join(f"{key} {value}" for key, value in sorted(post.items()))
-    number = len(load_dataset_dicts(cfg.DATASETS.TEST))
-    name = ", ".join(cfg.DATASETS.TEST)
-    return f"Test set {name} ({number} pictures), SEED {cfg.SEED}, thresholds: {thresholds}."
+    return f"{text}, thresholds: {thresholds}."
 
 
-def table(rows: list[tuple[str, dict]], first: str) -> list[str]:
-    """A Markdown table with one row per evaluation."""
-    lines = [
-        f"| {first} | " + " | ".join(METRICS) + " |",
-        "| --- |" + " --- |" * len(METRICS),
-    ]
-    for name, metrics in rows:
-        lines.append(f"| {name} | " + " | ".join(f"{metrics[m]:.1f}" for m in METRICS) + " |")
+def table(rows: dict[str, dict[str, str]]) -> list[str]:
+    """A Markdown table with one row per setting, and the columns that any of them has."""
+    names = [h[2] for h in HEADLINES if any(h[2] in numbers for numbers in rows.values())]
+    first = "sampler, steps" if any("," in name for name in rows) else ""
+    lines = [f"| {first} | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    for name, numbers in rows.items():
+        lines.append(f"| {name} | " + " | ".join(numbers.get(n, "-") for n in names) + " |")
     return lines
 
 
-def section(card: dict, steps: list[int]) -> list[str]:
+def section(card: dict) -> list[str]:
     """The page's section of one shipped model."""
     lines = [f"## {card['name']}", "", card["summary"], ""]
-    cfg = load_config(get_config_file(card["config"]))
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
-        rows = [
-            (f"{cfg.MODEL.LDMSEG.SAMPLER.NAME}, {n}",
-             evaluate(card, ["MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", n]))
-            for n in steps
-        ]  # fmt: skip
-        lines += table(rows, "sampler, steps")
-    else:
-        lines += table([("reconstruction", evaluate(card, []))], "")
-    lines += ["", describe_settings(card["config"]), ""]
+    if "results" in card:
+        results = card["results"]
+        how = f"Measured on {results['measured']}. {results['settings']}"
+        lines += [*table(results["rows"]), "", how, ""]
     lines += [f"- {key}: {value}" for key, value in card["training"].items() if key != "commands"]
     lines += ["- commands:", "", "```bash", *card["training"]["commands"], "```", ""]
     return lines
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = get_parser().parse_args(argv)
     setup_logger(name="ldmseg_d2")
     setup_logger()
-    cards = [get_card(name) for name in list_models()]
+    names = list_models() if args.only is None else args.only
+    for card in [get_card(name) for name in names]:  # all names are known, before any is measured
+        card["results"] = measure(card, args.steps)
+        text = json.dumps(card, indent=2, ensure_ascii=False)
+        (CARDS / f"{card['name']}.json").write_text(f"{text}\n", encoding="utf-8")
     lines = [
         "# Shipped models",
         "",
-        "Written by `python tools/report_model_zoo.py`; numbers are percent, class-agnostic, as",
-        f"measured on a {platform.machine()} CPU with torch {torch.__version__.split('+')[0]}.",
+        "Written by `python tools/report_model_zoo.py`. PQ, SQ, RQ, mIoU, accuracy and AP are",
+        "percent; class-agnostic ones count a segment whatever its class. AbsRel is the mean of",
+        "|predicted - true| / true depth, delta1 the share of pixels within a factor of 1.25.",
         "",
     ]
-    for card in cards:
-        lines += section(card, args.steps)
+    for name in list_models():
+        lines += section(get_card(name))
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.output).write_text("\n".join(lines).rstrip() + "\n")
+    Path(args.output).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     logger.info("wrote %s", args.output)
 
 

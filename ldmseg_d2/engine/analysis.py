@@ -18,7 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ldmseg_d2.meta_arch import build
+from ldmseg_d2.meta_arch.tasks import build_tasks
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
+from ldmseg_d2.modeling.mask_autoencoder import MaskAutoencoder
 
 from .ema import ModelEMA
 from .optimizer import build_optimizer
@@ -33,6 +35,7 @@ def without_weights(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     ldmseg = cfg.MODEL.LDMSEG
     cfg.MODEL.WEIGHTS = ldmseg.AUTOENCODER.WEIGHTS = ldmseg.DENOISER.PRETRAINED = ""
+    ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
     ldmseg.DENOISER.COMPILE = False
     encoder = ldmseg.IMAGE_ENCODER
     encoder.CACHE_DIR = ""
@@ -43,17 +46,28 @@ def without_weights(cfg: CfgNode) -> CfgNode:
 
 
 def build_parts(cfg: CfgNode) -> dict[str, nn.Module]:
-    """The networks of a config on the meta device: shapes without values, at no cost."""
+    """The networks of a config on the meta device: shapes without values, at no cost.
+
+    Their names are the model's attributes: one or several autoencoders and, of LDMSeg,
+    "image_encoder", "denoiser" and, where segments get classes by pooling, "classifier".
+    """
     with torch.device("meta"):
-        parts = {"autoencoder": build.build_mask_autoencoder(cfg)}
-        if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
-            parts["image_encoder"] = build.build_condition_encoder(cfg)
-            parts["denoiser"] = build.build_denoiser(cfg)
-            parts["autoencoder"].requires_grad_(False).eval()
-            if cfg.MODEL.LDMSEG.IMAGE_ENCODER.FREEZE:
-                encoder = parts["image_encoder"]
-                for name in encoder.backbone_names or ("",):
-                    encoder.get_submodule(name).requires_grad_(False).eval()
+        if cfg.MODEL.META_ARCHITECTURE == "LDMSegDepthAutoencoder":
+            return {"autoencoder": build.build_depth_autoencoder(cfg)}
+        if cfg.MODEL.META_ARCHITECTURE != "LDMSeg":
+            return {"autoencoder": build.build_mask_autoencoder(cfg)}
+        parts: dict[str, nn.Module] = dict(build.build_autoencoders(cfg))
+        for autoencoder in parts.values():
+            autoencoder.requires_grad_(False).eval()
+        parts["image_encoder"] = build.build_condition_encoder(cfg)
+        parts["denoiser"] = build.build_denoiser(cfg)
+        classifier = build.build_classifier(cfg)
+        if list(classifier.parameters()):
+            parts["classifier"] = classifier
+    if cfg.MODEL.LDMSEG.IMAGE_ENCODER.FREEZE:
+        encoder = parts["image_encoder"]
+        for name in encoder.backbone_names or ("",):
+            encoder.get_submodule(name).requires_grad_(False).eval()
     return parts
 
 
@@ -115,8 +129,9 @@ def analyze(cfg: CfgNode) -> dict:
 
     Returns:
         ``parameters``: part to (all, trained); ``flops``: what to operations of one picture, with
-        the keys "step" (of the sampler; LDMSeg alone), "inference" (all steps, image encoder and
-        decoder) and "training" (forward and backward of one picture); ``least_bytes``: weights,
+        the keys "step" (of the sampler, for all tasks; LDMSeg alone), "inference" (all steps, image
+        encoder and decoders) and "training" (forward and backward of one picture); ``forwards``:
+        how often the denoiser runs for one picture, at inference; ``least_bytes``: weights,
         gradients, AdamW's state and the averaged weights, without activations;
         ``activation_bytes``: what one picture adds to it in float32.
     """
@@ -133,10 +148,11 @@ def analyze(cfg: CfgNode) -> dict:
     flops = ldmseg_flops(cfg, parts) if "denoiser" in parts else autoencoder_flops(cfg, parts)
     ema = 4 * trained if cfg.MODEL.EMA.ENABLED else 0
     least = BYTES_TRAINED * trained + 4 * (total - trained) + ema
-    activations = flops.pop("activation_bytes")
+    activations, forwards = flops.pop("activation_bytes"), int(flops.pop("forwards", 0))
     return {
         "parameters": counts,
         "flops": flops,
+        "forwards": forwards,
         "least_bytes": least,
         "activation_bytes": activations,
     }
@@ -145,68 +161,91 @@ def analyze(cfg: CfgNode) -> dict:
 def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     """Stage 1; its losses, which are cheap beside the network, are left out."""
     autoencoder, size = parts["autoencoder"], cfg.INPUT.LDMSEG.IMAGE_SIZE
-    crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or size
-    channels = autoencoder.num_bits
-    bits, cropped = (torch.zeros(1, channels, s, s, device="meta") for s in (size, crop))
+    crop = size
+    if isinstance(autoencoder, MaskAutoencoder):
+        crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or size
+    maps, cropped = (_encoder_input(autoencoder, side) for side in (size, crop))
 
-    def reconstruct(bits: Tensor) -> Tensor:
-        return autoencoder.decode(autoencoder.encoder(bits)[:, : autoencoder.latent_channels])
+    def reconstruct(maps: Tensor) -> Tensor:
+        return autoencoder.decode(autoencoder.encoder(maps)[:, : autoencoder.latent_channels])
 
     training, _ = count_flops(reconstruct, cropped, backward=True)
     return {
-        "inference": count_flops(reconstruct, bits)[0],
+        "inference": count_flops(reconstruct, maps)[0],
         "training": training,
         "activation_bytes": activation_bytes(reconstruct, autoencoder, cropped),
     }
 
 
+def _encoder_input(autoencoder: nn.Module, size: int) -> Tensor:
+    """(1, C, size, size) as the encoder takes it: bits, or depth and where it is valid."""
+    channels = autoencoder.num_bits if isinstance(autoencoder, MaskAutoencoder) else 2
+    return torch.zeros(1, channels, size, size, device="meta")
+
+
 def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
-    """Stage 2. Self-conditioning's and matched ids' extra passes are counted as always made."""
+    """Stage 2. Self-conditioning's and matched ids' extra passes are counted as always made.
+
+    "separate" tasks are a sampling run each, but one of them is trained on a picture: there their
+    autoencoders count by how often ``TASK_WEIGHTS`` draws them.
+    """
     ldmseg, size = cfg.MODEL.LDMSEG, cfg.INPUT.LDMSEG.IMAGE_SIZE
-    autoencoder, denoiser = parts["autoencoder"], parts["denoiser"]
-    latents = size // autoencoder.downsample_factor
+    denoiser, tasks = parts["denoiser"], build_tasks(cfg, parts)
+    layout = build.build_layout(cfg, tasks)
+    side, number = layout.latent_size, len(tasks)
     images = torch.zeros(1, 3, size, size, device="meta")
-    bits = torch.zeros(1, autoencoder.num_bits, size, size, device="meta")
-    x = torch.zeros(1, autoencoder.latent_channels, latents, latents, device="meta")
+    x = torch.zeros(1, layout.latent_channels, side, side, device="meta")
+    own = torch.zeros(1, layout.task_channels, side, side, device="meta")
     t = torch.zeros(1, dtype=torch.int64, device="meta")
 
     def condition(photo: Tensor) -> Tensor:
         grid = parts["image_encoder"](photo)
-        if ldmseg.DENOISER.CONDITIONING != "concat" or grid.shape[-1] == latents:
+        if ldmseg.DENOISER.CONDITIONING != "concat" or grid.shape[-1] == side:
             return grid
-        return nn.functional.interpolate(grid, size=(latents, latents), mode="bilinear")
+        return nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
 
     def denoise(photo: Tensor) -> Tensor:
         return denoiser(x, t, condition(photo))
 
     with torch.no_grad():
         encode_image, seen = count_flops(condition, images)
-        step, _ = count_flops(denoiser, x, t, seen)
-        encode_mask, _ = count_flops(autoencoder.encoder, bits)
-        decode, _ = count_flops(autoencoder.decode, x)
-    training = count_flops(denoise, images, backward=True)[0] + encode_mask
+        forward, _ = count_flops(denoiser, x, t, seen)
+        networks = [task.autoencoder for task in tasks]
+        encode = [count_flops(net.encoder, _encoder_input(net, size))[0] for net in networks]
+        decode = [count_flops(net.decode, own)[0] for net in networks]
+    drawn = [1.0] * number if layout.joint else [w / sum(layout.weights) for w in layout.weights]
+    training = count_flops(denoise, images, backward=True)[0]
+    training += sum(share * flops for share, flops in zip(drawn, encode, strict=True))
     diffusion = ldmseg.DIFFUSION
     if diffusion.SELF_CONDITIONING and diffusion.SELF_CONDITIONING_PROB > 0:
-        training += step
-    if ldmseg.ID_ASSIGNMENT == "matched":
-        training += step + decode
+        training += forward
+    if ldmseg.ID_ASSIGNMENT == "matched" and "instance" in layout.names:
+        task = layout.names.index("instance")
+        # The pass is made for the whole batch.
+        training += forward + drawn[task] * decode[task]
     if diffusion.DECODED_LOSS_WEIGHT > 0:
-        training += count_flops(autoencoder.decode, x.requires_grad_(True), backward=True)[0]
-    inference = encode_image + ldmseg.SAMPLER.NUM_INFERENCE_STEPS * step + decode
+        own.requires_grad_(True)
+        for share, net in zip(drawn, networks, strict=True):
+            training += share * count_flops(net.decode, own, backward=True)[0]
+    forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if layout.joint else number)
     return {
-        "step": step,
-        "inference": inference,
+        "step": forward * (1 if layout.joint else number),
+        "inference": encode_image + forwards * forward + sum(decode),
         "training": training,
+        "forwards": forwards,
         "activation_bytes": activation_bytes(denoise, nn.ModuleDict(parts), images),
     }
 
 
 def fake_batch(size: int, number: int) -> list[dict]:
-    """Grey pictures with two segments."""
+    """Grey pictures with two segments of class 0 on a plane."""
     ids = torch.ones(size, size, dtype=torch.int64)
     ids[: size // 2] = 2
     image = torch.full((3, size, size), 127, dtype=torch.uint8)
-    entry = {"image": image, "segment_ids": ids, "height": size, "width": size}
+    depth = torch.linspace(2, 1, size)[:, None].expand(size, size).contiguous()
+    entry = {"image": image, "segment_ids": ids, "height": size, "width": size, "depth": depth}
+    entry["sem_seg"] = torch.zeros_like(ids)
+    entry["segments_info"] = [{"id": i, "category_id": 0, "isthing": False} for i in (1, 2)]
     return [{**entry, "image_id": i} for i in range(number)]
 
 

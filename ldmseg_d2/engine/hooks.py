@@ -9,7 +9,14 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 
-from ldmseg_d2.visualization import draw_panoptic, enlarge, side_by_side
+from ldmseg_d2.visualization import (
+    PANELS,
+    Style,
+    draw_annotations,
+    draw_outputs,
+    enlarge,
+    side_by_side,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +105,7 @@ class WriterHook(hooks.PeriodicWriter):
 
 
 class VisualizationHook(HookBase):
-    """Puts pictures of the current batch into the event storage: photo | truth | prediction."""
+    """Puts pictures of the current batch into the event storage, see :func:`draw_sample`."""
 
     def __init__(self, period: int, *, max_images: int = 4) -> None:
         """
@@ -139,24 +146,28 @@ class VisualizationHook(HookBase):
 
 
 def draw_sample(sample: dict, output: dict) -> np.ndarray:
-    """Draw a photo beside its ground truth and its prediction, as far as they exist.
+    """Draw a photo beside its ground truth and its predictions, as far as they exist.
 
     Args:
-        sample: ``image`` (uint8 CHW, RGB) and perhaps ``segment_ids`` (HxW), ``segments_info``.
-        output: perhaps ``panoptic_seg``, (HxW ids, segments_info).
+        sample: ``image`` (uint8 CHW, RGB) and perhaps ``segment_ids``, ``segments_info``,
+            ``sem_seg`` and ``depth``, see :func:`ldmseg_d2.visualization.draw_annotations`.
+        output: perhaps ``panoptic_seg``, ``sem_seg`` and ``depth``.
 
     Returns:
-        uint8 RGB, one to three panels side by side, small ones enlarged.
+        uint8 RGB, small pictures enlarged: the photo and pairs of ground truth and prediction of
+        segments, classes and depth.
     """
     image = sample["image"].permute(1, 2, 0).cpu().numpy()
     # Pictures of 64 px are too small to look at.
-    scale = max(1, MIN_DRAWN_SIDE // max(image.shape[:2]))
-    panels = {"photo": enlarge(image, scale)}
-    truth = sample.get("segment_ids")
-    if truth is not None:
-        info = sample.get("segments_info")
-        panels["ground truth"] = draw_panoptic(image, truth, info, scale=scale)
-    if "panoptic_seg" in output:
-        ids, segments_info = output["panoptic_seg"]
-        panels["prediction"] = draw_panoptic(image, ids, segments_info, like=truth, scale=scale)
+    style = Style(scale=max(1, MIN_DRAWN_SIDE // max(image.shape[:2])))
+    truths = draw_annotations(image, sample, style)
+    predictions = draw_outputs(image, output, style, sample)
+    panels = {"photo": enlarge(image, style.scale)}
+    several = len(predictions) > 1
+    for kind in PANELS:
+        # Of what the model does not give, segments alone are shown: they are the usual subject.
+        if kind in truths and (kind in predictions or (kind == "panoptic" and not predictions)):
+            panels[f"true {kind}" if several else "ground truth"] = truths[kind]
+        if kind in predictions:
+            panels[kind if several else "prediction"] = predictions[kind]
     return side_by_side(list(panels.values()), list(panels))

@@ -6,7 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
 from torch import nn
+
+# (key of a result, its metric, name in tables, digits): the numbers that are compared, in order.
+HEADLINES = (
+    ("panoptic_seg", "PQ", "PQ", 1),
+    ("panoptic_seg", "SQ", "SQ", 1),
+    ("panoptic_seg", "RQ", "RQ", 1),
+    ("panoptic_seg", "PQ_th", "PQ things", 1),
+    ("panoptic_seg", "PQ_st", "PQ stuff", 1),
+    ("panoptic_class_agnostic", "PQ", "PQ class-agnostic", 1),
+    ("panoptic_class_agnostic", "SQ", "SQ class-agnostic", 1),
+    ("panoptic_class_agnostic", "RQ", "RQ class-agnostic", 1),
+    ("sem_seg", "mIoU", "mIoU", 1),
+    ("sem_seg", "pACC", "pixel accuracy", 1),
+    ("segm", "AP", "mask AP", 1),
+    ("segm", "AP50", "mask AP50", 1),
+    ("depth", "AbsRel", "depth AbsRel", 3),
+    ("depth", "RMSE", "depth RMSE, m", 3),
+    ("depth", "delta1", "depth delta1", 3),
+    ("reconstruction", "PQ", "PQ of the reconstruction", 1),
+    ("reconstruction", "SQ", "SQ of the reconstruction", 1),
+    ("reconstruction", "RQ", "RQ of the reconstruction", 1),
+)
 
 
 def describe_parameters(model: nn.Module) -> str:
@@ -61,6 +84,48 @@ def write_results(path: Path, results: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_to_json(results), indent=2)
     path.write_text(f"{text}\n", encoding="utf-8")
+
+
+def headlines(results: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of an evaluation that are compared, as text.
+
+    Args:
+        results: of one data set, key to metric to value.
+
+    Returns:
+        Name to number, in the order of ``HEADLINES``; panoptic numbers in percent, depth's as
+        :func:`ldmseg_d2.evaluation.depth.depth_metrics` gives them. "-" if it is not a number.
+
+    Example:
+        >>> headlines({"sem_seg": {"mIoU": 71.25}, "depth": {"AbsRel": 0.0625}})
+        {'mIoU': '71.2', 'depth AbsRel': '0.062'}
+    """
+    numbers = {}
+    for key, metric, name, digits in HEADLINES:
+        metrics = results.get(key)
+        if isinstance(metrics, Mapping) and metric in metrics:
+            value = metrics[metric]
+            known = value is not None and math.isfinite(value)
+            numbers[name] = f"{value:.{digits}f}" if known else "-"
+    return numbers
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+    """A table of :func:`headlines`, a row each and a column for each data set.
+
+    Args:
+        results: data set to key to metric to value.
+
+    Returns:
+        Lines; empty if there is nothing known in the results.
+    """
+    columns = {name: headlines(one or {}) for name, one in results.items()}
+    names = [h[2] for h in HEADLINES if any(h[2] in column for column in columns.values())]
+    if not names:
+        return ""
+    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+    align = ("left", *("right" for _ in columns))
+    return tabulate(rows, ["", *columns], tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
 def _count(module: nn.Module) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from .hooks import (
 )
 from .launch import wrap_in_ddp
 from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm
-from .reporting import describe_parameters, trim_metrics, write_results
+from .reporting import describe_parameters, results_table, trim_metrics, write_results
 from .scaling import scale_config
 from .train_step import TrainStep, amp_dtype
 from .zero import gather_state, shard_optimizer
@@ -268,6 +268,7 @@ class Trainer(DefaultTrainer):
             names = cfg.DATASETS.TEST
             by_name = results if len(names) > 1 else {names[0]: results}
             write_results(Path(cfg.OUTPUT_DIR, "inference", "results.json"), by_name)
+            logger.info("Results:\n%s", results_table(by_name))
         return results
 
     def _build_loader(self) -> None:

@@ -14,7 +14,7 @@ _TEXT = (40, 40, 40)
 
 
 @functools.lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib ships this font, so that titles look the same on every machine.
     path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(path, size)
@@ -32,10 +32,10 @@ def add_title(image: np.ndarray, title: str, *, size: int = 14) -> np.ndarray:
         (H + about 1.6 * size, W, 3) uint8.
     """
     bar = Image.new("RGB", (image.shape[1], round(1.6 * size)), (_BACKGROUND,) * 3)
-    while size > 7 and _font(size).getlength(title) > image.shape[1]:
+    while size > 7 and font(size).getlength(title) > image.shape[1]:
         size -= 1
     middle = (bar.width // 2, bar.height // 2)
-    ImageDraw.Draw(bar).text(middle, title, fill=_TEXT, font=_font(size), anchor="mm")
+    ImageDraw.Draw(bar).text(middle, title, fill=_TEXT, font=font(size), anchor="mm")
     return np.concatenate([np.asarray(bar), image])
 
 

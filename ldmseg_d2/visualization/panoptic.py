@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.utils.visualizer import Visualizer
+
+from .overlay import VOID_STRIPES, overlay
 
 # Multiples of the golden ratio, modulo 1, spread hues evenly however many there are.
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
@@ -18,10 +19,6 @@ _MIN_CONTRAST = 55.0
 # And segments that do not touch, closer than this.
 _MIN_DIFFERENCE = 25.0
 _MAX_SHIFTS = 64
-_VOID_STRIPES = ((34, 34, 38), (62, 62, 68))
-# A name needs an inscribed circle of at least this share of the picture's longer side.
-_MIN_LABEL_RADIUS = 0.025
-_MIN_LABEL_PICTURE = 200
 
 
 def segment_colors(ids: Sequence[int] | np.ndarray, seed: int = 0) -> np.ndarray:
@@ -43,7 +40,7 @@ def segment_colors(ids: Sequence[int] | np.ndarray, seed: int = 0) -> np.ndarray
     colors = np.zeros((len(ids), 3), dtype=np.uint8)
     for row, segment_id in enumerate(int(i) for i in ids):
         if segment_id == 0:
-            colors[row] = _VOID_STRIPES[0]
+            colors[row] = VOID_STRIPES[0]
             continue
         hue = ((segment_id + 7 * seed) * _GOLDEN_RATIO + 0.4) % 1.0
         saturation = _SATURATIONS[segment_id % len(_SATURATIONS)]
@@ -132,40 +129,22 @@ def draw_panoptic(
             f"photo {image.shape} {image.dtype} and map {ids.shape} do not belong together; "
             "expected (H, W, 3) uint8 and (H, W)"
         )
-    if not 0 <= alpha <= 1 or scale < 1 or scale != int(scale):
-        raise ValueError(f"alpha {alpha} must be in 0..1 and scale {scale} a whole number >= 1")
     labels, inverse = np.unique(ids, return_inverse=True)
     inverse = inverse.reshape(ids.shape)
     palette = _choose_palette(ids, like, seed)
-    rows, columns = (np.arange(side * scale) // scale for side in ids.shape)
-    inverse = inverse[np.ix_(rows, columns)]
-    colors = palette[inverse].astype(np.float32)
-    void = labels[inverse] == 0
-    colors[void] = _stripes(void.shape)[void]
-    photo = enlarge(image, scale).astype(np.float32)
-    picture = np.round(photo * (1 - alpha) + colors * alpha).astype(np.uint8)
-    if draw_boundaries:
-        picture[_boundaries(inverse)] = 255
-    if class_names is not None and segments_info and min(void.shape) >= _MIN_LABEL_PICTURE:
+    names = {}
+    if class_names is not None and segments_info:
         names = {s["id"]: class_names[s["category_id"]] for s in segments_info}
-        picture = _write_names(picture, labels, inverse, names)
-    return picture
-
-
-def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
-    """Enlarge a photo by a whole factor, smoothly.
-
-    Args:
-        image: (H, W, 3) uint8.
-        scale: whole factor >= 1.
-
-    Returns:
-        (scale * H, scale * W, 3) uint8.
-    """
-    if scale == 1:
-        return image
-    size = (image.shape[1] * scale, image.shape[0] * scale)
-    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+    return overlay(
+        image,
+        inverse,
+        palette,
+        void=labels == 0,
+        names=[names.get(label) for label in labels.tolist()],
+        alpha=alpha,
+        draw_boundaries=draw_boundaries,
+        scale=scale,
+    )
 
 
 def _to_array(panoptic_seg: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -228,42 +207,3 @@ def _to_lab(colors: np.ndarray) -> np.ndarray:
     if len(colors) == 0:
         return np.zeros((0, 3), dtype=np.float32)
     return cv2.cvtColor(colors[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-
-
-def _stripes(shape: tuple[int, int]) -> np.ndarray:
-    """Diagonal stripes of two dark greys: (H, W, 3) float32."""
-    rows, columns = np.indices(shape)
-    width = max(3, min(shape) // 60)
-    return np.array(_VOID_STRIPES, dtype=np.float32)[(rows + columns) // width % 2]
-
-
-def _boundaries(inverse: np.ndarray) -> np.ndarray:
-    """Pixels along the border between two segments, or a segment and void: (H, W) bool."""
-    edges = np.zeros(inverse.shape, dtype=np.uint8)
-    edges[1:] |= inverse[1:] != inverse[:-1]
-    edges[:, 1:] |= inverse[:, 1:] != inverse[:, :-1]
-    thickness = max(1, round(min(inverse.shape) / 240))
-    if thickness > 1:
-        edges = cv2.dilate(edges, np.ones((thickness, thickness), np.uint8))
-    return edges.astype(bool)
-
-
-def _write_names(
-    picture: np.ndarray, labels: np.ndarray, inverse: np.ndarray, names: dict[int, str]
-) -> np.ndarray:
-    """Write the name of each segment at its innermost point, where there is room."""
-    visualizer = Visualizer(picture)
-    font_size = max(9.0, min(picture.shape[:2]) / 38)
-    for row, label in enumerate(labels.tolist()):
-        if label == 0 or label not in names:
-            continue
-        # Padded, since the picture's edge is an edge of the segment as well.
-        mask = np.pad((inverse == row).astype(np.uint8), 1)
-        distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-        if distance[y, x] >= _MIN_LABEL_RADIUS * max(picture.shape[:2]):
-            half = 0.35 * font_size * len(names[label])  # about half the text's width
-            x = np.clip(x, half, max(half, picture.shape[1] - half))
-            position = (float(x), float(y) - font_size / 2)  # draw_text hangs the text below
-            visualizer.draw_text(names[label], position, font_size=font_size, color="white")
-    return visualizer.output.get_image()

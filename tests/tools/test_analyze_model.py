@@ -61,6 +61,60 @@ def test_counts_are_those_of_the_real_model():
     assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
 
 
+DEPTH = "scenes/depth_autoencoder_scenes64.yaml"
+JOINT, SEPARATE = (
+    "scenes/ldmseg_multitask_scenes64.yaml",
+    "scenes/ldmseg_separate_tasks_scenes64.yaml",
+)
+
+
+def tiny_tasks(name):
+    cfg = tiny_config(name, "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", 3)
+    cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS = ""
+    cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.CHANNELS = 16
+    return cfg
+
+
+@pytest.mark.parametrize("name, runs", [(JOINT, 1), (SEPARATE, 3)])
+def test_tasks_are_counted_as_they_are_run(name, runs):
+    cfg = tiny_tasks(name)
+    found = analysis.analyze(cfg)
+    assert found["forwards"] == 3 * runs
+    model = build_model(cfg).eval()
+    calls = []
+    model.denoiser.unet.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
+    for part, (total, _) in found["parameters"].items():
+        assert total == sum(p.numel() for p in getattr(model, part).parameters())
+    assert {"autoencoder", "depth_autoencoder", "denoiser"} < set(found["parameters"])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with sdpa_kernel(SDPBackend.MATH):
+            model(analysis.fake_batch(64, 1))
+    assert sum(calls) == found["forwards"]
+    # The factored head's expansion to all ids, for segments and for classes.
+    head = 2 * cfg.MODEL.LDMSEG.NUM_BITS * (2**cfg.MODEL.LDMSEG.NUM_BITS - 1) * 64 * 64
+    counted = found["flops"]["inference"]
+    assert counted <= counter.get_total_flops() <= 1.01 * counted + 2 * head
+    assert found["flops"]["inference"] > found["flops"]["step"] * 3
+
+
+def test_training_of_joint_tasks_is_counted():
+    cfg = tiny_tasks(JOINT)
+    found, model = analysis.analyze(cfg), build_model(cfg).train()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        sum(model(analysis.fake_batch(64, 1)).values()).backward()
+    assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
+
+
+def test_depth_autoencoder_is_counted():
+    cfg = tiny_tasks(DEPTH)
+    found, model = analysis.analyze(cfg), build_model(cfg).eval()
+    assert found["parameters"]["autoencoder"][0] == sum(p.numel() for p in model.parameters())
+    assert found["forwards"] == 0
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(analysis.fake_batch(64, 1))
+    assert counter.get_total_flops() == found["flops"]["inference"]
+
+
 def test_full_size_is_counted_without_memory():
     before = analysis.peak_resident_bytes()
     found = analysis.analyze(get_config("coco/ldmseg_coco.yaml"))

@@ -51,6 +51,19 @@ class LeftAndRight(nn.Module):
         return outputs
 
 
+@META_ARCH_REGISTRY.register()
+class EveryOutput(LeftAndRight):
+    """The same, with two classes and depth."""
+
+    def forward(self, batched_inputs):
+        outputs = super().forward(batched_inputs)
+        for output in outputs:
+            ids = output["panoptic_seg"][0]
+            output["sem_seg"] = torch.stack([ids == 1, ids == 2]).float()
+            output["depth"] = ids.float().cumsum(1)
+        return outputs
+
+
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "config.yaml"
@@ -69,6 +82,29 @@ def photos(tmp_path):
         Image.effect_noise(size, 60).convert("RGB").save(folder / name)
     (folder / "notes.txt").write_text("no photo")
     return folder
+
+
+@pytest.fixture
+def data_set(photos, tmp_path):
+    """Three times one photo with two segments of two classes, without depth."""
+    ids = np.ones((48, 64), np.int64)
+    ids[:, 30:] = 70000
+    Image.fromarray(id2rgb(ids)).save(tmp_path / "ids.png")
+    record = {
+        "file_name": str(photos / "a.jpg"),
+        "pan_seg_file_name": str(tmp_path / "ids.png"),
+        "segments_info": [{"id": 1, "category_id": 0}, {"id": 70000, "category_id": 1}],
+        "image_id": 5,
+        "height": 48,
+        "width": 64,
+    }
+    DatasetCatalog.register("demo_test_set", lambda: [record] * 3)
+    MetadataCatalog.get("demo_test_set").set(
+        stuff_classes=["wall", "box"], stuff_colors=[[250, 20, 30], [20, 30, 250]]
+    )
+    yield "demo_test_set"
+    DatasetCatalog.remove("demo_test_set")
+    MetadataCatalog.remove("demo_test_set")
 
 
 @pytest.fixture
@@ -133,6 +169,7 @@ def test_bad_files_are_named_and_the_others_go_on(config, photos, tmp_path, mess
             ["--input", "{photos}", "--opts", "MODEL.META_ARCHITECTURE", "LDMSegAutoencoder"],
             "demo needs a diffusion model",
         ),
+        (["--input", "{photos}", "--tasks", "depth"], "LeftAndRight, has no tasks"),
     ],
 )
 def test_mistakes_end_with_one_message(config, photos, tmp_path, messages, arguments, message):
@@ -142,26 +179,37 @@ def test_mistakes_end_with_one_message(config, photos, tmp_path, messages, argum
     assert any(message in m for m in messages)
 
 
-def test_a_registered_data_set_shows_its_ground_truth(config, photos, tmp_path):
-    ids = np.ones((48, 64), np.int64)
-    ids[:, 30:] = 70000
-    Image.fromarray(id2rgb(ids)).save(tmp_path / "ids.png")
-    record = {
-        "file_name": str(photos / "a.jpg"),
-        "pan_seg_file_name": str(tmp_path / "ids.png"),
-        "image_id": 5,
-        "height": 48,
-        "width": 64,
-    }
-    DatasetCatalog.register("demo_test_set", lambda: [record] * 3)
-    try:
-        args = ["--config-file", config, "--dataset", "demo_test_set", "--num", "2"]
-        assert demo.main([*args, "--output", str(tmp_path / "out")]) == 0
-    finally:
-        DatasetCatalog.remove("demo_test_set")
-        MetadataCatalog.remove("demo_test_set")
+def test_a_registered_data_set_shows_its_ground_truth(config, data_set, tmp_path):
+    args = ["--config-file", config, "--dataset", data_set, "--num", "2"]
+    assert demo.main([*args, "--output", str(tmp_path / "out")]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a_2.png", "overview.png"}
     assert size_of(tmp_path / "out" / "a.png")[0] > 3 * 256
+    assert size_of(tmp_path / "out" / "a.png")[1] < 240
+
+
+def test_several_outputs_stand_beside_each_other_with_their_truth_below(config, data_set, tmp_path):
+    many = ["MODEL.META_ARCHITECTURE", "EveryOutput"]
+    args = ["--config-file", config, "--dataset", data_set, "--num", "2"]
+    assert demo.main([*args, "--output", str(tmp_path / "out"), "--opts", *many]) == 0
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        picture = np.asarray(image).astype(int)
+    # photo | panoptic | semantic | depth, and below legend | panoptic | semantic | nothing.
+    assert 4 * 256 < picture.shape[1] < 4 * 256 + 40
+    assert 2 * 192 < picture.shape[0] < 2 * 192 + 80
+    lower = picture[-190:-20]
+    depth = lower[:, 3 * 262 + 20 : 4 * 262 - 20]
+    assert (depth == 255).all()
+    legend = lower[:, 10:250]
+    for color in ([250, 20, 30], [20, 30, 250]):
+        assert (legend == color).all(-1).sum() > 50
+    # In the overview: the results alone.
+    assert size_of(tmp_path / "out" / "overview.png")[1] < 2 * 192 + 80
+
+
+def test_tasks_are_refused_unless_the_model_has_them(config):
+    cfg = demo.load_config(config, ["MODEL.META_ARCHITECTURE", "LDMSeg"])
+    with pytest.raises(ValueError, match="--tasks depth: .* has the tasks instance"):
+        demo.Demo(cfg, tasks=["depth"])
 
 
 def test_results_never_overwrite_a_photo(config, photos):
