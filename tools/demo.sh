@@ -110,8 +110,8 @@ fi
 # without its results for spreadsheets: all of it is in log.txt as well.
 train_net() {
     "$PYTHON" tools/train_net.py "$@" |
-        sed -u -e '/ Environment info:/,/ Full config saved to /d' -e '/ copypaste: /d' \
-            -e '/ Evaluation results for .* in csv format:/d'
+        sed -u -e '/ Environment info:/,/ Full config saved to /d' -e '/copypaste: /d' \
+            -e '/Evaluation results for .* in csv format:/d'
 }
 
 train() { # config, output folder, config keys and values

@@ -36,7 +36,7 @@ from .checkpointer import LDMSegCheckpointer
 logger = logging.getLogger(__name__)
 
 NUM_STEPS = 6
-# Small pictures are enlarged to about this side, in pixels; frames of the strip are at most that.
+# Small pictures are enlarged to about this side, in pixels; steps are drawn at most that large.
 MIN_SIDE = 256
 
 
@@ -149,7 +149,10 @@ class Demo:
                 "instances, sem_seg and depth"
             )
         truths = draw_annotations(photo, truth, style)
-        strip = self._strip(photo, output, truth, style.scale) if self.steps else None
+        # As wide as the panels above it, where these are many.
+        width = (1 + len(results)) * max(MIN_SIDE, photo.shape[1] * style.scale)
+        side = MIN_SIDE if len(results) < 3 else min(MIN_SIDE, width // NUM_STEPS - 2)
+        strip = self._strip(photo, output, truth, style.scale, side) if self.steps else None
         titles = {name: name if len(results) > 1 else "result" for name in results}
         segments = output_segments(output)
         if segments is not None:
@@ -182,7 +185,7 @@ class Demo:
         )
 
     def _strip(
-        self, photo: np.ndarray, output: dict, truth: Mapping[str, Any], scale: int
+        self, photo: np.ndarray, output: dict, truth: Mapping[str, Any], scale: int, side: int
     ) -> np.ndarray:
         if "steps" not in output:
             raise DemoError(
@@ -194,7 +197,7 @@ class Demo:
         frames, timesteps = [], []
         for step in output["steps"]:
             frame = draw_panoptic(photo, step["panoptic_seg"][0], scale=scale, like=like)
-            frames.append(fit(frame, MIN_SIDE))
+            frames.append(fit(frame, side))
             timesteps.append(step["timestep"])
         return denoising_strip(frames, timesteps)
 

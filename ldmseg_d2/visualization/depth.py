@@ -42,6 +42,7 @@ def draw_depth(
     *,
     range: tuple[float, float] | None = None,
     unit: str | None = None,
+    log: bool = False,
     draw_scale: bool = True,
     scale: int = 1,
 ) -> np.ndarray:
@@ -53,6 +54,8 @@ def draw_depth(
         range: (near, far), the depths of the two ends of the colours; what is outside has the
             colour of the end. None: see :func:`depth_range`.
         unit: such as "m"; with it the scale says the range, without "near" and "far".
+        log: equal ratios of depth, not equal differences, are equal steps of colour: for scenes
+            that reach from metres to hundreds of metres. Needs a range above 0.
         draw_scale: draw the colours' scale into the lower left corner of pictures of at least
             160 px.
         scale: enlarges small pictures by this whole factor.
@@ -65,12 +68,17 @@ def draw_depth(
     """
     depth, valid = _to_arrays(depth, valid)
     near, far = depth_range(depth, valid) if range is None else range
-    if not near <= far or scale < 1 or scale != int(scale):
+    if not near <= far or (log and near <= 0) or scale < 1 or scale != int(scale):
         raise ValueError(
-            f"range {(near, far)} must be (near, far) and scale {scale} a whole number >= 1"
+            f"range {(near, far)} must be (near, far){', above 0' if log else ''}, and scale "
+            f"{scale} a whole number >= 1"
         )
+    depth = np.clip(np.where(valid, depth, near), near, far)
+    start, end = near, far
+    if log:
+        depth, start, end = np.log(depth), np.log(near), np.log(far)
     # A flat map is all near.
-    share = (np.where(valid, depth, near) - near) / max(far - near, 1e-9)
+    share = (depth - start) / max(end - start, 1e-9)
     size = (depth.shape[1] * scale, depth.shape[0] * scale)
     # Numbers are enlarged, not colours; nearest, so that edges and the network's cells stay seen.
     share = cv2.resize(share.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
@@ -79,6 +87,7 @@ def draw_depth(
     picture[~valid] = stripes(valid.shape)[~valid].astype(np.uint8)
     if draw_scale and min(picture.shape[:2]) >= _MIN_SCALE_SIDE:
         ends = ("near", "far") if unit is None else (f"{near:.3g} {unit}", f"{far:.3g} {unit}")
+        ends = (ends[0], f"{ends[1]}, log") if log else ends
         picture = _draw_scale(picture, ends)
     return picture
 

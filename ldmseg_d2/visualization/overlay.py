@@ -94,19 +94,34 @@ def _boundaries(regions: np.ndarray) -> np.ndarray:
 def _write_names(
     picture: np.ndarray, regions: np.ndarray, void: np.ndarray, names: Sequence[str | None]
 ) -> np.ndarray:
-    """Write the name of each region at its innermost point, where there is room."""
+    """Write the name of each region at its innermost point that is free, where there is room."""
+    height, width = picture.shape[:2]
     visualizer = Visualizer(picture)
-    font_size = max(9.0, min(picture.shape[:2]) / 38)
+    font_size = max(9.0, min(height, width) / 38)
+    least = _MIN_LABEL_RADIUS * max(height, width)
+    found = []
     for row, name in enumerate(names):
         if void[row] or not name:
             continue
         # Padded, since the picture's edge is an edge of the region as well.
         mask = np.pad((regions == row).astype(np.uint8), 1)
         distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1]
-        y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-        if distance[y, x] >= _MIN_LABEL_RADIUS * max(picture.shape[:2]):
-            half = 0.35 * font_size * len(name)  # about half the text's width
-            x = np.clip(x, half, max(half, picture.shape[1] - half))
-            position = (float(x), float(y) - font_size / 2)  # draw_text hangs the text below
-            visualizer.draw_text(name, position, font_size=font_size, color="white")
+        found.append((float(distance.max()), name, distance))
+    ys, xs = np.arange(height)[:, None], np.arange(width)[None]
+    written: list[tuple[float, float, float]] = []
+    half_height = 0.9 * font_size
+    # The smallest first: the others have more places to choose from.
+    for _, name, distance in sorted(found, key=lambda one: one[0]):
+        half = 0.42 * font_size * len(name) + 4  # about half the text's width
+        centers = np.clip(xs, half, max(half, width - half))
+        for x, y, other in written:
+            covered = (abs(centers - x) < half + other) & (abs(ys - y) < 2 * half_height)
+            distance = np.where(covered, 0, distance)
+        y, column = np.unravel_index(int(distance.argmax()), distance.shape)
+        if distance[y, column] < least:
+            continue
+        x = float(centers[0, column])
+        written.append((x, float(y), half))
+        position = (x, float(y) - font_size / 2)  # draw_text hangs the text below
+        visualizer.draw_text(name, position, font_size=font_size, color="white")
     return visualizer.output.get_image()

@@ -59,7 +59,9 @@ def draw_annotations(
         panels["semantic"] = _draw_classes(photo, annotations["sem_seg"], style)
     if annotations.get("depth") is not None:
         depth, valid, shown = _true_depth(annotations["depth"])
-        panels["depth"] = draw_depth(depth, valid, range=shown, unit="m", scale=style.scale)
+        panels["depth"] = draw_depth(
+            depth, valid, range=shown, unit="m", log=_is_log(style), scale=style.scale
+        )
     return panels
 
 
@@ -96,14 +98,18 @@ def draw_outputs(
     if "sem_seg" in output:
         panels["semantic"] = _draw_classes(photo, output["sem_seg"], style)
     if "depth" in output:
-        shown, unit = None, None
-        if style.depth is not None and style.depth.kind == "relative":
-            shown = (0.0, 1.0)
-        elif style.depth is not None:
-            unit = "m"
+        shown, log = None, False
+        unit = "m" if style.depth is not None and style.depth.kind == "metric" else None
+        if unit is not None:
+            log = _is_log(style)
             if annotations.get("depth") is not None:
                 shown = _true_depth(annotations["depth"])[2]
-        panels["depth"] = draw_depth(output["depth"], range=shown, unit=unit, scale=style.scale)
+        elif style.depth is not None:
+            # The shares of each picture's range, which are logarithmic already if they are so.
+            shown = (0.0, 1.0)
+        panels["depth"] = draw_depth(
+            output["depth"], range=shown, unit=unit, log=log, scale=style.scale
+        )
     return panels
 
 
@@ -140,6 +146,10 @@ def _draw_classes(photo: np.ndarray, sem_seg: Any, style: Style) -> np.ndarray:
         colors=style.class_colors,
         scale=style.scale,
     )
+
+
+def _is_log(style: Style) -> bool:
+    return style.depth is not None and style.depth.scale == "log"
 
 
 def _true_depth(depth: Any) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:

@@ -79,6 +79,13 @@ def test_near_is_bright_far_is_dark_and_invalid_striped():
     )
     assert len(np.unique(draw_depth(torch.ones(4, 4)).reshape(-1, 3), axis=0)) == 1
     assert depth_range(depth, torch.zeros_like(valid)) == (0.0, 1.0)
+    # Logarithmic: 2 is as far from 1 as 4 is from 2.
+    steps = torch.tensor([[1.0, 2.0, 4.0]])
+    np.testing.assert_array_equal(
+        draw_depth(steps, range=(1, 4), log=True), draw_depth(steps.log2(), range=(0, 2))
+    )
+    with pytest.raises(ValueError, match="above 0"):
+        draw_depth(depth, range=(0.0, 1.0), log=True)
     with pytest.raises(ValueError, match="near, far"):
         draw_depth(depth, range=(2.0, 1.0))
     with pytest.raises(ValueError, match="both must be"):
