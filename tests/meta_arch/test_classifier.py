@@ -66,7 +66,7 @@ def test_class_head_learns_what_the_features_tell(head):
     assert len(output["instances"]) == sum(s["category_id"] > 0 for s in entry["segments_info"])
     loss = classifier.losses(features, batch)["loss_class"]
     assert float(loss.detach()) == pytest.approx(
-        0.1 * float(class_head_loss(head, features, batch, 64))
+        0.1 * float(class_head_loss(head, features, batch, 64).detach())
     )
 
 
