@@ -172,32 +172,49 @@ def test_the_shipped_model_honours_given_ids(method):
     assert right / total > 0.8  # a model that ignored the hints would be right by chance, 1 in 60
 
 
-def test_joint_tasks_with_classes_keep_what_is_given():
+@pytest.mark.parametrize("config", ["ldmseg_multitask_scenes64", "ldmseg_separate_tasks_scenes64"])
+def test_several_tasks_with_classes_keep_what_is_given(config):
     """Stuff of one class is merged and segments vote void: given ones stay, with their class."""
     torch.manual_seed(0)
-    names = ["instance", "semantic"]
-    cfg = tiny_config(
-        "scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.TASKS", names, "MODEL.LDMSEG.TASK_MODE",
-        "joint", "MODEL.LDMSEG.CLASSIFIER", "semantic_task", "MODEL.LDMSEG.NUM_CLASSES", 3,
-        "MODEL.LDMSEG.THING_CLASSES", [0],
-    )  # fmt: skip
-    model = build_model(cfg).eval()
+    no_weights = ("MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS", "")
+    model = build_model(tiny_config(f"scenes/{config}.yaml", *no_weights)).eval()
+    stuff = model.classifier.classes.is_thing.index(False)
     batch = tiny_batch(2)
-    batch[0] = {**given(batch[0]), "known_classes": {900: 2, 17: 0}}
     # Two of the given segments are stuff, of one class.
-    batch[0]["known_classes"] = {900: 2, 17: 2}
+    batch[0] = {**given(batch[0]), "known_classes": {900: stuff, 17: stuff}}
     with torch.no_grad():
         first, second = model(batch)
         without = model(tiny_batch(2))[1]
-    ids, infos = first["panoptic_seg"]
+        outputs = [first, model([{**batch[0], "tasks": ["instance"]}])[0]]
     mask = batch[0]["known_mask"]
-    assert torch.equal(ids[mask].long(), batch[0]["known_ids"][mask])
-    by_id = {s["id"]: s for s in infos}
-    assert by_id[900]["category_id"] == by_id[17]["category_id"] == 2
-    assert by_id[900]["isthing"] is False
-    assert all(s["area"] == int((ids == s["id"]).sum()) for s in infos)
+    for output in outputs:  # with classes, and without the task that votes
+        ids, infos = output["panoptic_seg"]
+        assert torch.equal(ids[mask].long(), batch[0]["known_ids"][mask])
+        assert all(s["area"] == int((ids == s["id"]).sum()) for s in infos)
+        by_id = {s["id"]: s for s in infos}
+        assert by_id[900]["category_id"] == by_id[17]["category_id"] == stuff
+    assert not any(s["isthing"] for s in first["panoptic_seg"][1] if s["id"] in (900, 17))
+    things = {s["id"] for s in first["panoptic_seg"][1] if s["isthing"]}
+    assert len(first["instances"]) == len(things)
     assert torch.equal(second["panoptic_seg"][0], without["panoptic_seg"][0])
     assert torch.equal(second["sem_seg"], without["sem_seg"])
+    assert torch.equal(second["depth"], without["depth"])
+
+
+def test_the_network_is_told_which_cells_are_known():
+    """With TRAIN_INPAINTING the denoiser's last channel is 1 where clean latents stand in."""
+    torch.manual_seed(0)
+    opts = ("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.5)
+    model = build_model(tiny_config("scenes/ldmseg_scenes64.yaml", *opts)).eval()
+    seen = []
+    model.denoiser.unet.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1]))
+    batch = tiny_batch(2)
+    batch[1] = given(batch[1])
+    complete(model, batch, assignment="random")
+    left = (torch.arange(16) < 8).expand(16, 16)
+    assert len(seen) == 3
+    for channel in seen:
+        assert torch.equal(channel[1].bool(), left) and not channel[0].any()
 
 
 def test_draws_of_a_given_part_agree_on_it(tiny):
