@@ -22,6 +22,7 @@ ALLOWED = {
     "evaluation": BELOW_MODELING | {"modeling", "meta_arch", "config", "data", "visualization"},
     "engine": BELOW_MODELING
     | {"modeling", "meta_arch", "config", "data", "visualization", "evaluation", "model_zoo"},
+    "studies": {"structures", "meta_arch", "data", "evaluation", "engine"},
     "__init__": {"config", "data", "meta_arch", "model_zoo"},
 }
 # Functions on tensors need no Detectron2 and hold no nn.Module.
