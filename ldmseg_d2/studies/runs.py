@@ -126,6 +126,9 @@ class StepTimer(HookBase):
     def after_step(self) -> None:
         for name, start, end in zip(("cpu", "wall"), self._start, self._now(), strict=True):
             self._seconds[name].append(end - start)
+        if self.trainer.iter + 1 == self.trainer.max_iter:
+            # Before the last checkpoint: with it, nothing more is timed.
+            self.after_train()
 
     def after_train(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
