@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORD, CONFIG, TIMES = "record.json", "config.yaml", "seconds.json"
-# Checkpoints of a run, besides the last one: an interruption costs a third of it.
-CHECKPOINTS = 3
+# Iterations between checkpoints: a share of the run, which an interruption costs, or more.
+CHECKPOINT_SHARE, LEAST_CHECKPOINT_PERIOD = 1 / 3, 100
 
 # From the config and the trained model to what is kept of its evaluation, as JSON can hold it.
 Evaluate = Callable[[CfgNode, nn.Module], dict[str, Any]]
@@ -83,11 +83,12 @@ def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any
 
 def run_config(run: Run, folder: Path) -> CfgNode:
     """The run's config, with checkpoints and without evaluation and pictures in between."""
+    period = max(round(CHECKPOINT_SHARE * run.iterations), LEAST_CHECKPOINT_PERIOD)
     opts = [
         *("VIS_PERIOD", 0, "DATALOADER.NUM_WORKERS", 0),
         *run.opts,
         *("SOLVER.MAX_ITER", run.iterations, "OUTPUT_DIR", str(folder)),
-        *("SOLVER.CHECKPOINT_PERIOD", max(run.iterations // CHECKPOINTS, 1)),
+        *("SOLVER.CHECKPOINT_PERIOD", period),
     ]
     cfg = load_config(run.config_file, opts, freeze=False)
     # A warm-up longer than a tenth of the training would be most of a short one.

@@ -123,7 +123,7 @@ def test_another_runs_folder_is_left_alone(tmp_path):
     run = Run("r", CONFIG, 10, ("SEED", 3))
     folder = tmp_path / "r"
     cfg = runs.run_config(run, folder)
-    assert cfg.SOLVER.WARMUP_ITERS == 1 and cfg.SOLVER.CHECKPOINT_PERIOD == 3
+    assert cfg.SOLVER.WARMUP_ITERS == 1 and cfg.SOLVER.CHECKPOINT_PERIOD == 100
     folder.mkdir()
     (folder / runs.CONFIG).write_text(cfg.dump())
     (folder / runs.RECORD).write_text(json.dumps({"kept": 1}))
