@@ -1,0 +1,244 @@
+"""One training of a study: it can be interrupted at any moment, and is done only once."""
+
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils.env import seed_all_rng
+from torch import nn
+
+from ldmseg_d2.engine import Trainer, load_config
+from ldmseg_d2.engine.config import check_datasets
+from ldmseg_d2.engine.hooks import EvalHook
+from ldmseg_d2.engine.reporting import write_results
+
+logger = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RECORD, CONFIG, TIMES = "record.json", "config.yaml", "seconds.json"
+# Iterations between checkpoints: a share of the run, which an interruption costs, or more.
+CHECKPOINT_SHARE, LEAST_CHECKPOINT_PERIOD = 1 / 3, 100
+
+# From the config and the trained model to what is kept of its evaluation, as JSON can hold it.
+Evaluate = Callable[[CfgNode, nn.Module], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of a study.
+
+    Attributes:
+        name: of its folder.
+        config_file: as for ``tools/train_net.py``.
+        iterations: of training.
+        opts: keys and values that differ from the config file.
+    """
+
+    name: str
+    config_file: str
+    iterations: int
+    opts: tuple[Any, ...] = ()
+
+
+def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any]:
+    """Train and evaluate, or continue, or read what was done before.
+
+    Args:
+        run: what to train.
+        output: folder of the study; the run's own is below it.
+        evaluate: called with the config and the trained (averaged) model in eval mode.
+
+    Returns:
+        The run's record, see :func:`_record`.
+
+    Raises:
+        ValueError: the folder holds a run with other settings; and whatever training raises.
+    """
+    folder = Path(output, run.name)
+    cfg = run_config(run, folder)
+    _check_settings(cfg, folder)
+    record_path = folder / RECORD
+    if not record_path.is_file():
+        _check_data(cfg)
+        logger.info("Run %s: %d iterations, in %s", run.name, run.iterations, folder)
+        trainer = _train(cfg)
+        results = evaluate(cfg, trainer.evaluation_model.eval())
+        record = _record(run, cfg, results)
+        # Also turns what is not finite into null.
+        write_results(record_path, record)
+        # Of no use once the last one is there.
+        for path in folder.glob("model_[0-9]*.pth"):
+            path.unlink()
+    return json.loads(record_path.read_text())
+
+
+def run_config(run: Run, folder: Path) -> CfgNode:
+    """The run's config, with checkpoints and without evaluation and pictures in between."""
+    period = max(round(CHECKPOINT_SHARE * run.iterations), LEAST_CHECKPOINT_PERIOD)
+    opts = [
+        *("VIS_PERIOD", 0, "DATALOADER.NUM_WORKERS", 0),
+        *run.opts,
+        *("SOLVER.MAX_ITER", run.iterations, "OUTPUT_DIR", str(folder)),
+        *("SOLVER.CHECKPOINT_PERIOD", period),
+    ]
+    cfg = load_config(run.config_file, opts, freeze=False)
+    # A warm-up longer than a tenth of the training would be most of a short one.
+    cfg.SOLVER.WARMUP_ITERS = min(cfg.SOLVER.WARMUP_ITERS, run.iterations // 10)
+    cfg.freeze()
+    return cfg
+
+
+class StudyTrainer(Trainer):
+    """The trainer without evaluation, whose iterations are timed."""
+
+    def build_hooks(self) -> list[HookBase]:
+        """The timer comes first, so that it counts no hook's time."""
+        kept = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
+        return [StepTimer(Path(self.cfg.OUTPUT_DIR, TIMES), self.cfg.MODEL.DEVICE), *kept]
+
+
+class StepTimer(HookBase):
+    """Keeps every iteration's seconds in a file, also over interruptions."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        """
+        Args:
+            path: of the JSON file: lists of seconds, "cpu" and "wall".
+            device: where training runs.
+        """
+        self._path = path
+        self._on_gpu = device.startswith("cuda")
+        self._seconds: dict[str, list[float]] = {"cpu": [], "wall": []}
+        if path.is_file():
+            self._seconds = json.loads(path.read_text())
+
+    def before_step(self) -> None:
+        self._start = self._now()
+
+    def after_step(self) -> None:
+        for name, start, end in zip(("cpu", "wall"), self._start, self._now(), strict=True):
+            self._seconds[name].append(end - start)
+        if self.trainer.iter + 1 == self.trainer.max_iter:
+            # Before the last checkpoint: with it, nothing more is timed.
+            self.after_train()
+
+    def after_train(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self._seconds))
+
+    def _now(self) -> tuple[float, float]:
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        return time.process_time(), time.perf_counter()
+
+
+def _train(cfg: CfgNode) -> Trainer:
+    seed_all_rng(cfg.SEED)
+    trainer = StudyTrainer(cfg)
+    trainer.resume_or_load(resume=True)
+    if trainer.start_iter < trainer.max_iter:
+        trainer.train()
+    return trainer
+
+
+def _check_settings(cfg: CfgNode, folder: Path) -> None:
+    """Write the config into a new folder; raise where another one is there."""
+    path = folder / CONFIG
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(cfg.dump())
+        return
+    there, wanted = (_flat(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump()))
+    different = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"{folder} holds a run with other settings: {key} is {there.get(key)!r} there, "
+            f"{wanted.get(key)!r} was asked for (differing keys: {', '.join(different)}). Choose "
+            "another --output, or delete that folder"
+        )
+
+
+def _check_data(cfg: CfgNode) -> None:
+    """Raise before the training for what would stop the evaluation after it."""
+    check_datasets(cfg)
+    if len(cfg.DATASETS.TEST) != 1:
+        raise ValueError(
+            f"DATASETS.TEST is {cfg.DATASETS.TEST}: a study evaluates on exactly one data set"
+        )
+    Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
+
+
+def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    # Where a study lies is no setting of it.
+    flat.pop("OUTPUT_DIR", None)
+    return flat
+
+
+def _record(run: Run, cfg: CfgNode, results: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a finished run.
+
+    ``seconds_per_iteration`` is the median over the iterations, of the process' CPU time on a CPU,
+    which other programs hardly change, and of wall time on a GPU; ``training_minutes`` is that
+    times ``iterations``; ``wall_minutes`` what the iterations really took.
+    """
+    seconds = json.loads(Path(cfg.OUTPUT_DIR, TIMES).read_text())
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    each = median(seconds["wall" if on_gpu else "cpu"])
+    post, sampler = cfg.MODEL.LDMSEG.POSTPROCESS, cfg.MODEL.LDMSEG.SAMPLER
+    samples = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
+    return {
+        "name": run.name,
+        "config_file": run.config_file,
+        "overrides": list(run.opts),
+        "iterations": run.iterations,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "precision": cfg.SOLVER.AMP.PRECISION if cfg.SOLVER.AMP.ENABLED else "float32",
+        "seed": cfg.SEED,
+        "device": torch.cuda.get_device_name() if on_gpu else "CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        "commit": commit(),
+        "clock": "wall time" if on_gpu else "CPU time",
+        "seconds_per_iteration": each,
+        "training_minutes": each * run.iterations / 60,
+        "wall_minutes": sum(seconds["wall"]) / 60,
+        "sampler": sampler.NAME if samples else None,
+        "steps": sampler.NUM_INFERENCE_STEPS if samples else 0,
+        "thresholds": ", ".join(f"{key} {value}" for key, value in sorted(post.items())),
+        "results": results,
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, with "+changes" where files differ from it; or "unknown"."""
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(REPOSITORY), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=10", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def collect(output: str | Path, records: Sequence[dict[str, Any]], *, command: str) -> Path:
+    """Write all records into OUTPUT/results.json, and return its path."""
+    path = Path(output, "results.json")
+    write_results(path, {"command": command, "runs": list(records)})
+    return path

@@ -1,0 +1,84 @@
+"""The study tools from end to end, at the smallest size: two updates, a handful of pictures."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from ldmseg_d2.data import register_all
+from ldmseg_d2.data.datasets.scenes import write_scenes
+from ldmseg_d2.studies import capacity
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "SOLVER.AMP.ENABLED False MODEL.DEVICE cpu "
+    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
+    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8 "
+    "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS 1"
+).split()
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_tasks(tmp_path, catalogs, monkeypatch):
+    for split, number in (("train", 6), ("val", 2)):
+        write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
+    register_all(str(tmp_path), overwrite=True)
+    tool = load("study_tasks")
+    output = tmp_path / "study"
+    argv = ["--updates", "2", "--batch", "2", "--images", "2", "--output", str(output), *TINY]
+    tool.main(argv)
+    page = output / "STUDIES.md"
+    text = page.read_text()
+    for title in ("{I}", "{S}", "{D}", "{I, S} separate", "{I, S, D} joint, equal time"):
+        assert f"| {title} " in text
+    assert "2 pictures, DDPM, 1 steps, thresholds: COUNT_THRESHOLD 20" in text
+    assert (output / "images" / "study_tasks.png").is_file()
+    results = json.loads((output / "results.json").read_text())
+    runs = {run["name"]: run for run in results["runs"]}
+    assert len(runs) == 9 and "--updates 2" in results["command"]
+    assert runs["seed0/separate_ISD"]["iterations"] == 6
+    assert runs["seed0/joint_ISD"]["iterations"] == 2
+    found = {"panoptic_class_agnostic", "panoptic_seg", "segm", "bbox", "sem_seg", "depth"}
+    assert set(runs["seed0/joint_ISD"]["results"]) == found
+    equal = runs["seed0/joint_IS_equal_time"]
+    separate = runs["seed0/separate_IS"]["training_minutes"]
+    expected = separate * 60 / runs["seed0/joint_IS"]["seconds_per_iteration"]
+    assert equal["iterations"] == max(round(expected), 1)
+
+    # Again: nothing is trained. An evaluation that was lost is made from the last checkpoint.
+    folder = output / "seed0" / "separate_S"
+    before = (folder / "model_final.pth").stat().st_mtime_ns
+    (folder / "record.json").unlink()
+    monkeypatch.setattr("ldmseg_d2.studies.runs.StudyTrainer.train", None)
+    tool.main(argv)
+    assert page.read_text() == text
+    assert (folder / "model_final.pth").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_capacity(tmp_path, catalogs):
+    tool = load("study_capacity")
+    argv = ["--autoencoder-iterations", "2", "--iterations", "2", "--batch", "2", "--size", "64"]
+    argv += ["--images", "1", "--train-images", "4", "--bits", "7", "--output", str(tmp_path)]
+    tool.main([*argv, "--doc", str(tmp_path / "docs" / "S.md"), *TINY])
+    text = (tmp_path / "docs" / "S.md").read_text()
+    lines = [[c.strip() for c in line.split("|")] for line in text.splitlines() if "|" in line]
+    titles = [line[1:4] for line in lines[2:6]]
+    stages = ("reconstruction", "full model")
+    assert titles == [[s, "7", a] for s in stages for a in ("ordered", "random")]
+    assert (tmp_path / "docs" / "images" / "study_capacity.png").is_file()
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    names = ["autoencoder_7bits", "ldmseg_7bits_random", "ldmseg_7bits_ordered"]
+    assert [run["name"] for run in runs] == names
+    assert set(runs[0]["results"]) == set(capacity.ASSIGNMENTS)
+    assert set(runs[2]["results"]["ordered"]) == set(capacity.LABELS)
+    with pytest.raises(FileExistsError, match="another size, seed"):
+        tool.main([*argv, "--seed", "1", *TINY])
