@@ -143,6 +143,10 @@ def test_joint_weights_scale_the_tasks_losses():
 )  # fmt: skip
 def test_gradients_reach_every_trained_parameter(name, opts):
     model = build(name, *opts, "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 1.0).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Residual blocks that begin as zero would pass no gradient on.
+            parameter.add_(0.02 * torch.randn_like(parameter))
     for seed in range(3):
         sum(model(tiny_multitask_batch(3, seed=seed)).values()).backward()
     for key, parameter in model.named_parameters():
@@ -494,7 +498,7 @@ def test_a_task_of_ones_own_trains_decodes_and_is_evaluated(foreground_task, cat
     output = model.eval()(batch)[0]
     assert set(output) == {"foreground", "depth"}
     assert output["foreground"].shape == (64, 64)
-    DatasetCatalog.register("own_photos", list)
+    DatasetCatalog.register("own_photos", lambda: [{"file_name": "photo.jpg", "image_id": 1}])
     MetadataCatalog.get("own_photos").set(evaluator_type="sem_seg")
     evaluators = build_evaluator(tiny_config(JOINT, *tasks), "own_photos")
     assert [type(e).__name__ for e in evaluators._evaluators] == ["ForegroundEvaluator"]

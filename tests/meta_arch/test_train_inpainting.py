@@ -130,15 +130,15 @@ def test_the_model_gives_only_the_segments_and_tells_which(name):
     model = build_model(cfg).train()
     calls = []
     model.denoiser.register_forward_hook(lambda module, args, output: calls.append(args))
-    batch = tiny_multitask_batch(6)
+    batch = tiny_multitask_batch(12)
     model(batch)
     x_t, t, _, _, task, known = calls[-1]
-    assert known.shape == (6, 1, 16, 16) and known.dtype == torch.bool
+    assert known.shape == (12, 1, 16, 16) and known.dtype == torch.bool
     ids = torch.stack([entry["segment_ids"] for entry in batch])
     ids = assign_ids(ids, num_bits=7, method="ordered")
     clean = model.autoencoder.normalize(model.autoencoder.encode(ids).mean)
     same = (x_t[:, :16] - clean).abs().amax(1, keepdim=True) < 1e-5
-    for i in range(6):
+    for i in range(12):
         if int(task[i]) == 0:
             assert torch.equal(same[i], known[i])
         else:
