@@ -61,7 +61,7 @@ def measure(card: dict, steps: list[int]) -> dict:
         rows = {"reconstruction": evaluate(card, [])}
     version = torch.__version__.split("+")[0]
     return {
-        "measured": f"a {platform.machine()} CPU with torch {version}",
+        "measured": f"an {platform.machine()} CPU with torch {version}",
         "settings": describe_settings(card["config"]),
         "rows": rows,
     }
