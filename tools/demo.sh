@@ -5,9 +5,6 @@ set -euo pipefail
 # The shipped model; its config names the shipped autoencoders. Then the short trainings of --train.
 CONFIG=configs/scenes/ldmseg_multitask_scenes64.yaml
 WEIGHTS=ldmseg_d2/model_zoo/ldmseg_multitask_scenes64.safetensors
-# Of segments alone, without classes and depth: for checkouts that have only this one.
-SEGMENTS_CONFIG=configs/scenes/ldmseg_scenes64.yaml
-SEGMENTS_WEIGHTS=ldmseg_d2/model_zoo/ldmseg_scenes64.safetensors
 QUICK=configs/scenes/quick
 QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder_scenes64
 QUICK_DEPTH_OUTPUT=output/quick_depth_autoencoder_scenes64
@@ -82,9 +79,7 @@ OUTPUT=${OUTPUT:-output/demo}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 PYTHON=${LDMSEG_VENV:-.venv}/bin/python
 if [[ -z $TRAIN && ! -f $WEIGHTS ]]; then
-    CONFIG=$SEGMENTS_CONFIG
-    [[ -f $SEGMENTS_WEIGHTS ]] || stop "$WEIGHTS is not in this checkout; --train makes a model"
-    WEIGHTS=$SEGMENTS_WEIGHTS
+    stop "$WEIGHTS is not in this checkout; --train makes a model"
 fi
 
 headline() { printf '\n== %s\n' "$1"; }

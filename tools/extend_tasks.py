@@ -2,7 +2,7 @@
 """Start weights for a model of several tasks from a trained one of fewer.
 
     tools/extend_tasks.py --from-config configs/scenes/ldmseg_scenes64.yaml \\
-        --from-weights ldmseg://ldmseg_scenes64.safetensors \\
+        --from-weights output/ldmseg_scenes64/model_final.pth \\
         --config-file configs/scenes/ldmseg_multitask_scenes64.yaml \\
         --output output/start.safetensors [KEY VALUE ...]
 

@@ -23,7 +23,7 @@ from ..engine.config import resolve_config_file
 from ..evaluation import predicts_classes
 from .session import Category
 
-DEFAULT_CONFIG = "scenes/ldmseg_scenes64.yaml"
+DEFAULT_CONFIG = "scenes/ldmseg_multitask_scenes64.yaml"
 
 
 @dataclass

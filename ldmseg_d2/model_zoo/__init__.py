@@ -104,14 +104,14 @@ def get(name: str, *, device: str = "cpu") -> nn.Module:
     """A shipped model with its trained weights, in eval mode.
 
     Args:
-        name: one of :func:`list_models`, e.g. ``"ldmseg_scenes64"``.
+        name: one of :func:`list_models`, e.g. ``"ldmseg_multitask_scenes64"``.
         device: a torch device.
 
     Returns:
         The META_ARCH; call it with a list of dicts as Detectron2's models are called.
 
     Example:
-        >>> model = get("ldmseg_scenes64")
+        >>> model = get("ldmseg_multitask_scenes64")
         >>> model.training
         False
     """

@@ -225,7 +225,7 @@ def test_class_names_cannot_bring_html_along(desk):
 
 
 def test_the_shipped_model_is_the_default(shipped):
-    assert not shipped.with_classes and "ldmseg_scenes64.safetensors" in shipped.title
+    assert shipped.with_classes and "ldmseg_multitask_scenes64.safetensors" in shipped.title
     assert [c.name for c in shipped.categories][:2] == ["person", "car"]
     assert [c.id for c in shipped.categories] == list(range(1, 12))
     assert [c.isthing for c in shipped.categories] == [True] * 6 + [False] * 5

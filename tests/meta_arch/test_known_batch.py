@@ -156,7 +156,7 @@ def scene_inputs(count):
 @pytest.mark.parametrize("method", INPAINTING_METHODS)
 def test_the_shipped_model_honours_given_ids(method):
     """The other half of a segment gets the id of the given half, which is an arbitrary one."""
-    model = get("ldmseg_scenes64")
+    model = get("ldmseg_multitask_scenes64")
     batch = scene_inputs(12)
     names = torch.randperm(60, generator=torch.Generator().manual_seed(0)) + 1
     for entry in batch:

@@ -59,7 +59,7 @@ def test_a_column_for_each_data_set():
 
 
 def test_one_model_is_measured_and_the_others_keep_their_results(tool, tmp_path, monkeypatch):
-    page, name = tmp_path / "docs" / "page.md", "ldmseg_scenes64"
+    page, name = tmp_path / "docs" / "page.md", "ldmseg_multitask_scenes64"
     before = {p.stem: p.read_text() for p in (tmp_path / "cards").glob("*.json")}
     asked = []
     monkeypatch.setattr(tool, "describe_settings", lambda config: "Test set of mine.")
