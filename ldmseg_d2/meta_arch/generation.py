@@ -79,10 +79,11 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
     ]
     segments = [b for b in batch.blocks if isinstance(model.tasks[b.task], InstanceTask)]
     for t, intermediate in steps:
-        of_step = decode_tasks(model.tasks, batch._replace(blocks=segments), intermediate, entries)
-        for entry, output, one in zip(entries, outputs, of_step, strict=True):
-            if entry.get("return_steps", 0) and one:
-                output.setdefault("steps", []).append({"timestep": t, **one})
+        only_segments = batch._replace(blocks=segments)
+        of_step = decode_tasks(model.tasks, only_segments, intermediate, given.entries)
+        for i, (output, one) in enumerate(zip(outputs, of_step, strict=True)):
+            if entries[i].get("return_steps", 0) and one:
+                output.setdefault("steps", []).append({"timestep": t, **given.paste(i, one)})
     return join_draws(batched_inputs, pictures, outputs, min_area=given.min_area)
 
 
@@ -160,6 +161,14 @@ class GivenSegments:
             keep_ids = known.keep_ids(position)
             self.entries[image] = {**entries[image], "keep_ids": keep_ids}
 
+    def paste(self, image: int, decoded: dict[str, Any]) -> dict[str, Any]:
+        """Put the given pixels and ids into one picture's decoded segments, if it has any given."""
+        position = self._given_position(image)
+        if position is None:
+            return decoded
+        panoptic_seg = self._known.finish(position, decoded["panoptic_seg"], min_area=self.min_area)
+        return {**decoded, "panoptic_seg": panoptic_seg}
+
     def finish(
         self, image: int, decoded: dict[str, Any], classify: Callable[[dict], dict]
     ) -> dict[str, Any]:
@@ -170,12 +179,10 @@ class GivenSegments:
             decoded: by output key what the tasks gave.
             classify: gives the segments their classes, which may merge or drop some.
         """
-        position = self._position.get(image)
-        if position is None or self._known.pictures[position] is None:
-            return classify(decoded)
-        named = self._known.finish(position, decoded["panoptic_seg"], min_area=self.min_area)
-        output = classify({**decoded, "panoptic_seg": named})
-        if "instances" not in output:  # no classes
+        named = self.paste(image, decoded)
+        output = classify(named)
+        position = self._given_position(image)
+        if position is None or "instances" not in output:  # nothing is given, or no classes
             return output
         panoptic_seg = self._known.finish(
             position,
@@ -183,10 +190,17 @@ class GivenSegments:
             min_area=self.min_area,
             is_thing=self._classes.is_thing,
             classify=majority_class(output.get("sem_seg")),
-            before=named[0],
+            before=named["panoptic_seg"][0],
         )
         # Things may have changed with what was put back.
         return {**output, **with_instances(panoptic_seg)}
+
+    def _given_position(self, image: int) -> int | None:
+        """Where a picture is in what is known; None where nothing of it is given."""
+        position = self._position.get(image)
+        if position is None or self._known.pictures[position] is None:
+            return None
+        return position
 
     def _check_asked(self, batch: Batch, block: Block | None) -> None:
         rows = [] if block is None else block.rows
