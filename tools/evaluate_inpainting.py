@@ -3,7 +3,7 @@
 
     tools/evaluate_inpainting.py --config-file FILE --output DIR [--drop 0.1 0.5 0.9]
         [--patterns block points ...] [--methods fixed noised ...] [--num N] [--resume]
-        [--num-samples K] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
+        [--num-samples K] [--doc PAGE] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
 
 Writes DIR/results.json, results.md, results.png and a panel of pictures for each pattern. METHODS
 are MODEL.LDMSEG.SAMPLER.INPAINTING's values; "fixed:any" also takes latent cells as known of which
@@ -18,6 +18,7 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import sys
 from typing import Any
 
@@ -34,6 +35,7 @@ from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
 from ldmseg_d2.evaluation.inpainting import BASELINES, load_picture
 from ldmseg_d2.evaluation.inpainting_study import InpaintingStudy, split_method
+from ldmseg_d2.studies.report import picture_path, write_section
 
 logger = logging.getLogger("ldmseg_d2.evaluate_inpainting")
 
@@ -56,6 +58,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at once; no influence")
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="keep what DIR/results.json has")
+    parser.add_argument("--doc", help="Markdown page that also gets the results, as a section")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
     )
@@ -109,6 +112,21 @@ def describe(args: argparse.Namespace, cfg: CfgNode, dataset: str, num: int) -> 
     }
 
 
+def write_doc(page: str, output: str, dataset: str, text: str) -> None:
+    """Write tables and pictures into a section of a page, named after the output folder."""
+    name = os.path.basename(os.path.normpath(output))
+    lines = [f"## {dataset}", "", text.rstrip(), ""]
+    for file in sorted(os.listdir(output)):
+        if file.endswith(".png"):
+            shutil.copyfile(
+                os.path.join(output, file),
+                picture_path(page, f"{name}_{file.removesuffix('.png')}"),
+            )
+            kind = file.removesuffix(".png").replace("_", " ")
+            lines += [f"![{dataset}: {kind}](images/{name}_{file})", ""]
+    write_section(page, name, lines)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = get_parser().parse_args(argv)
@@ -126,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
         text = study.report(panel_method=(args.methods or [None])[0], panel_drop=middle)
         if args.num_samples:
             text += f"\n{study.calibrate(args.num_samples)}"
+        if args.doc:
+            write_doc(args.doc, args.output, study.run["dataset"], text)
     except (ValueError, KeyError, OSError, ImportError) as error:
         # str() of a KeyError quotes its message.
         logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)

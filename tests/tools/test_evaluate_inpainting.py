@@ -30,7 +30,13 @@ def arguments(tmp_path, catalogs):
 
 def test_the_shipped_model_beats_the_fillings(arguments, tmp_path):
     at = arguments.index("--opts")
-    assert tool.main([*arguments[:at], "--num-samples", "2", *arguments[at:]]) == 0
+    page = tmp_path / "docs" / "page.md"
+    more = ["--num-samples", "2", "--doc", str(page)]
+    assert tool.main([*arguments[:at], *more, *arguments[at:]]) == 0
+    pictures = [line for line in page.read_text().splitlines() if line.startswith("![")]
+    assert len(pictures) == 3  # the plot, the panel, the calibration
+    for line in pictures:
+        assert (page.parent / line.split("(")[1].rstrip(")")).is_file()
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     found = {r["method"]: r for r in content["results"]}
     assert list(found) == ["no_hints", "nearest", "random_walker", "fixed", "x0:any"]
