@@ -117,13 +117,12 @@ def write_doc(page: str, output: str, dataset: str, text: str) -> None:
     name = os.path.basename(os.path.normpath(output))
     lines = [f"## {dataset}", "", text.rstrip(), ""]
     for file in sorted(os.listdir(output)):
-        if file.endswith(".png"):
-            shutil.copyfile(
-                os.path.join(output, file),
-                picture_path(page, f"{name}_{file.removesuffix('.png')}"),
-            )
-            kind = file.removesuffix(".png").replace("_", " ")
-            lines += [f"![{dataset}: {kind}](images/{name}_{file})", ""]
+        stem, suffix = os.path.splitext(file)
+        if suffix == ".png":
+            target = picture_path(page, f"{name}_{stem}")
+            shutil.copyfile(os.path.join(output, file), target)
+            kind = stem.replace("_", " ")
+            lines += [f"![{dataset}: {kind}](images/{target.name})", ""]
     write_section(page, name, lines)
 
 
