@@ -9,7 +9,7 @@ import torch
 from ..structures import DepthNormalization
 from .depth import depth_range, draw_depth
 from .panoptic import draw_panoptic
-from .semantic import draw_semantic
+from .semantic import IGNORE_LABEL, class_map, draw_semantic
 
 # The panels, in the order in which they stand beside each other.
 PANELS = ("panoptic", "semantic", "depth")
@@ -141,11 +141,27 @@ def output_segments(
 def _draw_classes(photo: np.ndarray, sem_seg: Any, style: Style) -> np.ndarray:
     return draw_semantic(
         photo,
-        sem_seg,
+        _with_void(sem_seg),
         class_names=style.class_names,
         colors=style.class_colors,
         scale=style.scale,
     )
+
+
+def _with_void(sem_seg: Any) -> Any:
+    """Probabilities (C, H, W) as classes (H, W), void where no class is as probable as none.
+
+    LDMSeg's sum to one less void's probability. Other scores and maps of classes stay as they are.
+    """
+    scores = torch.as_tensor(sem_seg)
+    if scores.ndim != 3 or float(scores.min()) < 0:
+        return sem_seg
+    total = scores.sum(dim=0)
+    if float(total.max()) > 1 + 1e-3:
+        return sem_seg
+    classes = torch.from_numpy(class_map(sem_seg))
+    void = (1 - total > scores.amax(dim=0)).cpu()
+    return classes.masked_fill(void, IGNORE_LABEL)
 
 
 def _is_log(style: Style) -> bool:

@@ -21,7 +21,8 @@ def arguments(tmp_path, catalogs):
     register_scenes(str(tmp_path), name="tiny_scenes")
     return [
         "--config-file", "configs/scenes/ldmseg_multitask_scenes64.yaml",
-        "--dataset", "tiny_scenes_val", "--output", str(tmp_path / "out"), "--drop", "0.5", "--patterns", "block",
+        "--dataset", "tiny_scenes_val", "--output", str(tmp_path / "out"),
+        "--drop", "0.5", "--patterns", "block",
         "--methods", "fixed", "x0:any", "--opts", "MODEL.DEVICE", "cpu",
         "MODEL.WEIGHTS", "ldmseg://ldmseg_multitask_scenes64.safetensors",
         "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", "4",

@@ -131,6 +131,22 @@ def test_panels_are_those_that_there_are():
     assert brightness(drawn).mean() < brightness(expected).mean() - 50
 
 
+def test_pixels_that_are_more_probably_void_are_drawn_as_void():
+    probabilities = torch.zeros(3, 20, 30)
+    probabilities[1] = 0.6
+    probabilities[:, :, :10] = 0.1  # void has 0.7
+    expected = torch.full((20, 30), 1)
+    expected[:, :10] = 255
+    drawn, truth = (
+        draw_outputs(PHOTO, {"sem_seg": x})["semantic"] for x in (probabilities, expected)
+    )
+    assert (drawn == truth).all()
+    logits = 10 * probabilities  # no probabilities: the largest wins
+    drawn = draw_outputs(PHOTO, {"sem_seg": logits})["semantic"]
+    truth = draw_outputs(PHOTO, {"sem_seg": class_map(logits)})["semantic"]
+    assert (drawn == truth).all()
+
+
 def test_instances_are_painted_with_the_best_on_top():
     instances = Instances((4, 6))
     masks = torch.zeros(3, 4, 6, dtype=torch.bool)
