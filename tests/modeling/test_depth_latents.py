@@ -29,15 +29,21 @@ def test_invalid_pixels_are_not_read_but_known_to_be_invalid(autoencoder):
     assert not torch.equal(autoencoder.encode(depth, torch.ones_like(valid)), latents)
 
 
-def test_training_standardises_the_latents(autoencoder):
+@torch.no_grad()
+def test_training_follows_the_latents_mean_and_variance(autoencoder):
     depth, valid = torch.rand(4, 16, 16) * 2 - 1, torch.ones(4, 16, 16, dtype=torch.bool)
-    autoencoder.train()
-    for _ in range(300):
-        with torch.no_grad():
-            autoencoder(depth, valid)
-    latents = autoencoder.normalize(autoencoder.eval().encode(depth, valid))
-    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(6), atol=0.05, rtol=0)
-    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(6), atol=0.05, rtol=0)
+    raw = autoencoder.encode(depth, valid)
+    mean, variance = raw.mean((0, 2, 3)), raw.var((0, 2, 3))
+    autoencoder(depth, valid)
+    assert not autoencoder.running_mean.any(), "only in training"
+    autoencoder.train()(depth, valid)
+    torch.testing.assert_close(autoencoder.running_mean, 0.02 * mean)
+    torch.testing.assert_close(autoencoder.running_var, 0.98 + 0.02 * variance)
+    for _ in range(1000):
+        autoencoder.update_statistics(raw)
+    latents = autoencoder.normalize(raw)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(6), atol=1e-3, rtol=0)
 
 
 def test_wrong_values_name_the_depth_autoencoders_key():
