@@ -24,8 +24,8 @@ NAME = "study_capacity"
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bits", type=int, nargs="+", default=[7, 8])
-    parser.add_argument("--autoencoder-iterations", type=int, default=500, help="of stage 1")
-    parser.add_argument("--iterations", type=int, default=300, help="of every full model")
+    parser.add_argument("--autoencoder-iterations", type=int, default=1500, help="of stage 1")
+    parser.add_argument("--iterations", type=int, default=600, help="of every full model")
     parser.add_argument("--batch", type=int, default=8, help="pictures of an iteration")
     parser.add_argument("--size", type=int, default=96, help="side of the pictures, pixels")
     parser.add_argument("--train-images", type=int, default=1500)
