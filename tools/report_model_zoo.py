@@ -28,6 +28,7 @@ from ldmseg_d2.model_zoo import get_card, get_config_file, list_models
 logger = logging.getLogger("report_model_zoo")
 REPOSITORY = Path(__file__).resolve().parents[1]
 CARDS = Path(ldmseg_d2.__file__).parent / "model_zoo"
+NOT_SHIPPED = REPOSITORY / "docs" / "cards"
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -40,6 +41,14 @@ def get_parser() -> argparse.ArgumentParser:
         "--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50], help="sampling steps"
     )
     return parser
+
+
+def load_card(name: str) -> tuple[Path, dict]:
+    """The file and the content of a card; KeyError if there is none of that name."""
+    path = NOT_SHIPPED / f"{name}.json"
+    if path.is_file():
+        return path, json.loads(path.read_text(encoding="utf-8"))
+    return CARDS / f"{name}.json", get_card(name)
 
 
 def evaluate(card: dict, opts: list) -> dict:
@@ -106,10 +115,10 @@ def main(argv: list[str] | None = None) -> None:
     setup_logger(name="ldmseg_d2")
     setup_logger()
     names = list_models() if args.only is None else args.only
-    for card in [get_card(name) for name in names]:  # all names are known, before any is measured
+    for path, card in [load_card(name) for name in names]:  # all are known before any is measured
         card["results"] = measure(card, args.steps)
         text = json.dumps(card, indent=2, ensure_ascii=False)
-        (CARDS / f"{card['name']}.json").write_text(f"{text}\n", encoding="utf-8")
+        path.write_text(f"{text}\n", encoding="utf-8")
     lines = [
         "# Shipped models",
         "",
@@ -120,6 +129,9 @@ def main(argv: list[str] | None = None) -> None:
     ]
     for name in list_models():
         lines += section(get_card(name))
+    lines += ["# Trained, not shipped", ""]
+    for path in sorted(NOT_SHIPPED.glob("*.json")):
+        lines += section(load_card(path.stem)[1])
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     Path(args.output).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     logger.info("wrote %s", args.output)

@@ -28,7 +28,8 @@ def read_depth_roots(cfg: CfgNode) -> dict[str, tuple[str, float]]:
             there twice.
     """
     roots: dict[str, tuple[str, float]] = {}
-    for entry in cfg.INPUT.LDMSEG.DEPTH_ROOTS:
+    # Configs of other models may lack LDMSeg's keys.
+    for entry in cfg.INPUT.get("LDMSEG", {}).get("DEPTH_ROOTS", []):
         try:
             name, folder, scale = entry
             scale = float(scale)

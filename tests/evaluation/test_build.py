@@ -14,6 +14,7 @@ from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 from PIL import Image
 
+from ldmseg_d2.config import add_ldmseg_config
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.evaluation import (
     EVALUATORS,
@@ -35,11 +36,12 @@ COCO = Path(__file__).parents[3] / "shared" / "datasets" / "coco"
 
 
 def config(meta_arch, **ldmseg):
-    """Configs of other models have no MODEL.LDMSEG."""
+    """Configs of other models have none of LDMSeg's keys."""
     cfg = get_cfg()
+    if meta_arch.startswith("LDMSeg"):
+        add_ldmseg_config(cfg)
+        cfg.MODEL.LDMSEG.merge_from_other_cfg(CfgNode(ldmseg))
     cfg.MODEL.META_ARCHITECTURE = meta_arch
-    if ldmseg:
-        cfg.MODEL.LDMSEG = CfgNode(ldmseg)
     return cfg
 
 

@@ -26,7 +26,7 @@ def tiny():
 @contextmanager
 def inpainting(model, assignment=None, steps=None, **settings):
     """The model with other settings for a while."""
-    (task,) = model.tasks
+    task = model.tasks[0]
     before = model.inpainting, task.id_assignment, model.num_inference_steps
     model.inpainting = InpaintingOptions(**settings)
     task.id_assignment = assignment or task.id_assignment

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
 from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG, convert_official_weights
-from ldmseg_d2.meta_arch import ldmseg as ldmseg_module
+from ldmseg_d2.meta_arch import LDMSeg, generation
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "convert_official_weights.py"
@@ -114,7 +114,7 @@ def test_the_config_is_that_of_the_published_weights():
     thresholds = (post.MASK_THRESHOLD, post.OVERLAP_THRESHOLD, post.COUNT_THRESHOLD)
     assert thresholds == (0.5, 0.5, 512)
     with torch.device("meta"):
-        model = ldmseg_module.LDMSeg(cfg)
+        model = LDMSeg(cfg)
     assert model.denoiser.unet.conv_in.weight.shape == (320, 12, 3, 3)
     assert model.frozen_prefixes == ("autoencoder.", "image_encoder.")
 
@@ -124,7 +124,7 @@ def test_converted_weights_reproduce_the_reference(converted, reference, monkeyp
     model = load_as_train_net(converted)
     # The fixture's photo latents and noise; everything else is the model's own.
     monkeypatch.setattr(model, "encode_images", lambda images: reference["image_latents"])
-    monkeypatch.setattr(ldmseg_module, "initial_noise", lambda *args: reference["noise"])
+    monkeypatch.setattr(generation, "initial_noise", lambda *args: reference["noise"])
     seen = {}
     denormalize, decode = model.autoencoder.denormalize, model.autoencoder.decode
 

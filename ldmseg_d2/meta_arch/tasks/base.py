@@ -39,7 +39,7 @@ class Task(ABC):
             name = "normals"  # for MODEL.LDMSEG.TASKS
             ...
 
-    Its evaluator registers in :data:`ldmseg_d2.evaluation.EVALUATORS`, by ``output_key``.
+    Its evaluator registers by ``ldmseg_d2.evaluation.register_evaluator``.
     """
 
     # Key in MODEL.LDMSEG.TASKS, in the logs and in an input's "tasks".
