@@ -51,7 +51,9 @@ def section(rows: dict, args: argparse.Namespace, command: str) -> list[str]:
         "number of iterations is that of the updates times the number of tasks), *joint* all at "
         "once (fewer iterations and less time); *equal time* is joint for as long as separate "
         "took. In brackets: the difference to the task alone (higher is better, but for AbsRel). "
-        "Several seeds: mean ± half of their range.",
+        "With I and S the class-agnostic PQ is that of the map merged by classes, in which stuff "
+        "that was split is joined; I alone cannot do that. Several seeds: mean ± half of their "
+        "range.",
         "",
         study.table(rows),
         "",
