@@ -107,7 +107,7 @@ def _add_diffusion_config(cfg: CN) -> None:
     # Of "repaint": steps of a jump, and how often each stretch is sampled.
     s.REPAINT_JUMP_LENGTH = 5
     s.REPAINT_RESAMPLES = 3
-    # A latent cell is known where "all" of its pixels are given, or "any" is.
+    # A latent cell is known where "all" of its pixels are given, at least half ("most"), or "any".
     s.KNOWN_CELLS = "all"
 
     cfg.MODEL.LDMSEG.DENOISER = u = CN()

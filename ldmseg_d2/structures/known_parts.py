@@ -26,7 +26,7 @@ from .panoptic import (
 
 # An id PNG, in which results are saved, holds 24 bits.
 MAX_KNOWN_ID = 2**24 - 1
-CELL_RULES = ("all", "any")
+CELL_RULES = ("all", "most", "any")
 
 
 class KnownParts(NamedTuple):
@@ -130,7 +130,8 @@ def known_cells(
             is at its right and bottom. Padding counts neither for nor against a cell.
         image_size: side S of the square that the network sees.
         downsample_factor: pixels of a cell's side, a divisor of S.
-        rule: "all": a cell is known where all its pixels are; "any": where one is.
+        rule: "all": a cell is known where all its pixels are; "most": where at least half are;
+            "any": where one is.
 
     Returns:
         (S / factor, S / factor) bool; False in cells that are padding alone.
@@ -141,9 +142,14 @@ def known_cells(
     if rule not in CELL_RULES:
         raise ValueError(f"unknown rule {rule!r} for known cells; allowed: {', '.join(CELL_RULES)}")
     padding = (0, image_size - mask.shape[1], 0, image_size - mask.shape[0])
-    pixels = torch.stack([mask, ~mask]).float()
-    known, unknown = F.max_pool2d(F.pad(pixels, padding).unsqueeze(0), downsample_factor)[0] > 0
-    return known if rule == "any" else known & ~unknown
+    pixels = F.pad(torch.stack([mask, ~mask]).float(), padding)
+    # Shares of a cell's pixels, padding included.
+    known, unknown = F.avg_pool2d(pixels.unsqueeze(0), downsample_factor)[0]
+    if rule == "any":
+        return known > 0
+    if rule == "most":
+        return (known > 0) & (known >= unknown)
+    return (known > 0) & (unknown == 0)
 
 
 def fill_unknown(ids: Tensor, mask: Tensor) -> Tensor:

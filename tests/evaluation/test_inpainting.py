@@ -171,7 +171,7 @@ def test_study_refuses_models_that_complete_nothing(tmp_path):
 def test_methods_name_the_rule_for_cells():
     assert split_method("fixed") == ("fixed", "all")
     assert split_method("repaint:any") == ("repaint", "any")
-    for method in ("paste", "fixed:most", ""):
+    for method in ("paste", "fixed:some", ""):
         with pytest.raises(ValueError, match="unknown method.*repaint, and each followed by :all"):
             split_method(method)
 

@@ -134,8 +134,8 @@ def test_cells_with_some_known_pixels(tiny):
     known = prepare(tiny, [entry], cell_rule="any")
     assert torch.nonzero(known.cells[0, 0]).tolist() == [[7, 7]]
     assert complete(tiny, [entry], cell_rule="any")[0][0][30, 30] == 12
-    wrong = tiny_config("scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.SAMPLER.KNOWN_CELLS", "most")
-    with pytest.raises(ValueError, match="KNOWN_CELLS is 'most'.*all.*any"):
+    wrong = tiny_config("scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.SAMPLER.KNOWN_CELLS", "some")
+    with pytest.raises(ValueError, match="KNOWN_CELLS is 'some'.*all.*any"):
         build_model(wrong)
 
 
