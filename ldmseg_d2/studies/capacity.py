@@ -31,6 +31,8 @@ ASSIGNMENTS = ("random", "ordered")
 STAGES = ("reconstruction", "full model")
 # It breaks at the first bin whose PQ is below this share of the best bin's.
 BREAKS_BELOW = 0.9
+# A model whose best bin is below this PQ has not been trained enough to say where it breaks.
+LEAST_PQ = 50.0
 TRAIN, VAL = "mosaics_train", "mosaics_val"
 AUTOENCODER_CONFIG = "configs/scenes/autoencoder_scenes64.yaml"
 LDMSEG_CONFIG = "configs/scenes/ldmseg_scenes64.yaml"
@@ -231,9 +233,14 @@ def run_all(
 
 
 def breaking_bin(curve: dict[str, dict[str, float]]) -> str | None:
-    """The first bin after the best one whose PQ is below BREAKS_BELOW of the best; or None."""
+    """The first bin after the best one whose PQ is below BREAKS_BELOW of the best; or None.
+
+    None as well where the best one is below LEAST_PQ.
+    """
     values = [curve[label]["PQ"] for label in LABELS]
     best = max(range(len(LABELS)), key=lambda i: values[i])
+    if values[best] < LEAST_PQ:
+        return None
     for label, value in zip(LABELS[best:], values[best:], strict=True):
         if value < BREAKS_BELOW * values[best]:
             return label
@@ -247,7 +254,9 @@ def table(curves: Curves) -> str:
         curves.items(), key=lambda item: (STAGES.index(item[0][0]), item[0][1:])
     ):
         numbers = [f"{curve[label]['PQ']:.1f}" for label in LABELS]
-        lines.append([stage, num_bits, assignment, *numbers, breaking_bin(curve) or "-"])
+        taught = max(curve[label]["PQ"] for label in LABELS) >= LEAST_PQ
+        breaks = (breaking_bin(curve) or "-") if taught else "not trained enough to say"
+        lines.append([stage, num_bits, assignment, *numbers, breaks])
     for num_bits in sorted({key[1] for key in curves}):
         curve = next(curve for key, curve in curves.items() if key[1] == num_bits)
         lost = [f"{curve[label]['lost']:.1f}" for label in LABELS]

@@ -185,6 +185,8 @@ def test_where_it_breaks(tmp_path):
     rows = capacity.table(curves).splitlines()
     assert [row.split("|")[2].strip() for row in rows[2:]] == ["7", "8", "7", "8", "7", "8"]
     assert rows[2].endswith("| 33-64       |")
+    untaught = capacity.table({("full model", 7, "random"): curve(18, 2, 1, 1, 1, 1, 1)})
+    assert "not trained enough to say" in untaught
     capacity.plot(curves, tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
 
