@@ -78,10 +78,14 @@ def _add_input_config(cfg: CN) -> None:
     # Side of the square that the networks see, in pixels; a multiple of the autoencoder's
     # downsampling and of the denoiser's.
     cfg.INPUT.LDMSEG.IMAGE_SIZE = 512
+    # Side of the square in training where it is smaller than at test: random crops of photos that
+    # are resized for IMAGE_SIZE; needs RESIZE "large_scale_jitter". The networks are convolutional:
+    # what they learn on crops holds for whole photos, at a fraction of the cost. 0: IMAGE_SIZE.
+    cfg.INPUT.LDMSEG.TRAIN_SIZE = 0
     # "square": resized to IMAGE_SIZE x IMAGE_SIZE without keeping the aspect ratio (the paper);
     # "longest_side": the longer side becomes IMAGE_SIZE, the model pads the rest with void;
     # "large_scale_jitter": in training, longest side x a random scale, then a random crop of at
-    #     most IMAGE_SIZE x IMAGE_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
+    #     most TRAIN_SIZE x TRAIN_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
     cfg.INPUT.LDMSEG.RESIZE = "square"
     # Range of the random scale of "large_scale_jitter".
     cfg.INPUT.LDMSEG.JITTER_SCALE = (0.1, 2.0)

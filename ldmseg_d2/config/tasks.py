@@ -50,6 +50,10 @@ def add_task_config(cfg: CN) -> None:
     # known_ids give. 0: off (the paper, whose inpainting needs no training).
     ldmseg.TRAIN_INPAINTING = CN()
     ldmseg.TRAIN_INPAINTING.PROB = 0.0
+    # With PROB above 0: also show the UNet a draft of the mask, as further input channels: latents
+    # of the given part in which every other pixel has the id of the nearest given one. The UNet
+    # then corrects the draft by the photo, and cells of which only a part is given tell it that.
+    ldmseg.TRAIN_INPAINTING.DRAFT = False
 
     ldmseg.DEPTH = d = CN()
     # "relative": each picture's 2 % and 98 % quantiles become -1 and 1 (the result is known up to

@@ -92,6 +92,7 @@ def build_augmentations(
     jitter_scale: tuple[float, float],
     random_flip: str,
     is_train: bool,
+    train_size: int = 0,
 ) -> list[T.Augmentation]:
     """Builds Detectron2 augmentations whose result is at most image_size x image_size.
 
@@ -101,14 +102,22 @@ def build_augmentations(
         jitter_scale: range of the scale of "large_scale_jitter".
         random_flip: "horizontal", "vertical" or "none"; never at test.
         is_train: False leaves out whatever is random.
+        train_size: side of the crops of "large_scale_jitter", pixels; 0: image_size.
 
     Raises:
-        ValueError: for any other `resize` or `random_flip`.
+        ValueError: for any other `resize` or `random_flip`, or crops that nothing makes.
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")
     if random_flip not in FLIPS:
         raise ValueError(f"INPUT.RANDOM_FLIP is {random_flip!r}, allowed are {FLIPS}")
+    crop = train_size or image_size
+    if crop > image_size or (crop < image_size and resize != "large_scale_jitter"):
+        raise ValueError(
+            f"INPUT.LDMSEG.TRAIN_SIZE {train_size} is for random crops: it must be at most "
+            f"INPUT.LDMSEG.IMAGE_SIZE {image_size}, and needs INPUT.LDMSEG.RESIZE "
+            f"'large_scale_jitter', which is {resize!r}"
+        )
     augmentations: list[T.Augmentation] = []
     if resize == "square":
         augmentations.append(T.Resize((image_size, image_size)))
@@ -116,7 +125,7 @@ def build_augmentations(
         augmentations.append(ResizeLongestSide(image_size, tuple(jitter_scale)))
         # Not T.FixedSizeCrop: it draws one number for both offsets, so that its crops lie on the
         # diagonal, and it pads segmentations with 255. RandomCrop keeps smaller sides as they are.
-        augmentations.append(T.RandomCrop("absolute", (image_size, image_size)))
+        augmentations.append(T.RandomCrop("absolute", (crop, crop)))
     else:
         augmentations.append(ResizeLongestSide(image_size))
     if is_train and random_flip != "none":
@@ -173,6 +182,7 @@ class PanopticDatasetMapper:
                 jitter_scale=options.JITTER_SCALE,
                 random_flip=cfg.INPUT.RANDOM_FLIP,
                 is_train=is_train,
+                train_size=options.TRAIN_SIZE,
             ),
             "image_format": cfg.INPUT.FORMAT,
             "with_annotations": is_train or options.ANNOTATIONS_AT_TEST,

@@ -161,9 +161,9 @@ def analyze(cfg: CfgNode) -> dict:
 def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     """Stage 1; its losses, which are cheap beside the network, are left out."""
     autoencoder, size = parts["autoencoder"], cfg.INPUT.LDMSEG.IMAGE_SIZE
-    crop = size
+    crop = cfg.INPUT.LDMSEG.TRAIN_SIZE or size
     if isinstance(autoencoder, MaskAutoencoder):
-        crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or size
+        crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or crop
     maps, cropped = (_encoder_input(autoencoder, side) for side in (size, crop))
 
     def reconstruct(maps: Tensor) -> Tensor:
@@ -192,29 +192,42 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     ldmseg, size = cfg.MODEL.LDMSEG, cfg.INPUT.LDMSEG.IMAGE_SIZE
     denoiser, tasks = parts["denoiser"], build_tasks(cfg, parts)
     layout = build.build_layout(cfg, tasks)
-    side, number = layout.latent_size, len(tasks)
-    images = torch.zeros(1, 3, size, size, device="meta")
-    x = torch.zeros(1, layout.latent_channels, side, side, device="meta")
-    own = torch.zeros(1, layout.task_channels, side, side, device="meta")
+    number = len(tasks)
     t = torch.zeros(1, dtype=torch.int64, device="meta")
+
+    def inputs(size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A photo, all latents, one task's latents."""
+        side = size * layout.latent_size // cfg.INPUT.LDMSEG.IMAGE_SIZE
+        shapes = (3, size), (layout.latent_channels, side), (layout.task_channels, side)
+        return tuple(torch.zeros(1, c, s, s, device="meta") for c, s in shapes)
 
     def condition(photo: Tensor) -> Tensor:
         grid = parts["image_encoder"](photo)
+        side = photo.shape[-1] * layout.latent_size // cfg.INPUT.LDMSEG.IMAGE_SIZE
         if ldmseg.DENOISER.CONDITIONING != "concat" or grid.shape[-1] == side:
             return grid
         return nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
 
-    def denoise(photo: Tensor) -> Tensor:
+    def denoise(photo: Tensor, x: Tensor) -> Tensor:
         return denoiser(x, t, condition(photo))
 
-    with torch.no_grad():
-        encode_image, seen = count_flops(condition, images)
-        forward, _ = count_flops(denoiser, x, t, seen)
+    def of_parts(size: int) -> tuple[float, float, list[float], list[float]]:
+        """Operations of image encoder, denoiser, and each task's encoder and decoder."""
+        photo, x, own = inputs(size)
         networks = [task.autoencoder for task in tasks]
-        encode = [count_flops(net.encoder, _encoder_input(net, size))[0] for net in networks]
-        decode = [count_flops(net.decode, own)[0] for net in networks]
+        with torch.no_grad():
+            see, seen = count_flops(condition, photo)
+            forward, _ = count_flops(denoiser, x, t, seen)
+            encode = [count_flops(net.encoder, _encoder_input(net, size))[0] for net in networks]
+            decode = [count_flops(net.decode, own)[0] for net in networks]
+        return see, forward, encode, decode
+
+    encode_image, step, _, decode_all = of_parts(size)
+    train_size = cfg.INPUT.LDMSEG.TRAIN_SIZE or size
+    _, forward, encode, decode = of_parts(train_size)
+    images, x, own = inputs(train_size)
     drawn = [1.0] * number if layout.joint else [w / sum(layout.weights) for w in layout.weights]
-    training = count_flops(denoise, images, backward=True)[0]
+    training = count_flops(denoise, images, x, backward=True)[0]
     training += sum(share * flops for share, flops in zip(drawn, encode, strict=True))
     diffusion = ldmseg.DIFFUSION
     if diffusion.SELF_CONDITIONING and diffusion.SELF_CONDITIONING_PROB > 0:
@@ -225,15 +238,15 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
         training += forward + drawn[task] * decode[task]
     if diffusion.DECODED_LOSS_WEIGHT > 0:
         own.requires_grad_(True)
-        for share, net in zip(drawn, networks, strict=True):
-            training += share * count_flops(net.decode, own, backward=True)[0]
+        for share, task in zip(drawn, tasks, strict=True):
+            training += share * count_flops(task.autoencoder.decode, own, backward=True)[0]
     forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if layout.joint else number)
     return {
-        "step": forward * (1 if layout.joint else number),
-        "inference": encode_image + forwards * forward + sum(decode),
+        "step": step * (1 if layout.joint else number),
+        "inference": encode_image + forwards * step + sum(decode_all),
         "training": training,
         "forwards": forwards,
-        "activation_bytes": activation_bytes(denoise, nn.ModuleDict(parts), images),
+        "activation_bytes": activation_bytes(denoise, nn.ModuleDict(parts), images, x),
     }
 
 
@@ -255,7 +268,9 @@ def measure_here(cfg: CfgNode, what: str, number: int) -> float:
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
     cuda = cfg.MODEL.DEVICE.startswith("cuda")
     model = build_model(cfg)
-    batch = fake_batch(cfg.INPUT.LDMSEG.IMAGE_SIZE, number)
+    options = cfg.INPUT.LDMSEG
+    size = options.TRAIN_SIZE if what == "train" else 0
+    batch = fake_batch(size or options.IMAGE_SIZE, number)
     amp = cfg.SOLVER.AMP
     precision = torch.float16 if amp.PRECISION == "float16" else torch.bfloat16
     if what == "inference":

@@ -126,10 +126,10 @@ def _extend_inputs(old: Tensor, new: Tensor, source: nn.Module, target: nn.Modul
     """Input weights over [latents | condition | self-conditioning | known]; new ones get zeros."""
     result = torch.zeros_like(new)
     before, after = source.layout.latent_channels, target.layout.latent_channels
-    num_known = int(source.denoiser.known_channel)
+    num_known = source.denoiser.num_known_channels
     num_condition = old.shape[1] - before * (1 + source.denoiser.self_conditioning) - num_known
     others = new.shape[1] - after * (1 + target.denoiser.self_conditioning)
-    if others - int(target.denoiser.known_channel) != num_condition:
+    if others - target.denoiser.num_known_channels != num_condition:
         raise ValueError(
             "the models' image conditions differ in channels: MODEL.LDMSEG.IMAGE_ENCODER and "
             "DENOISER.CONDITIONING must agree"
@@ -143,8 +143,9 @@ def _extend_inputs(old: Tensor, new: Tensor, source: nn.Module, target: nn.Modul
             result[:, new_start + here.start : new_start + here.stop] = old[
                 :, old_start + there.start : old_start + there.stop
             ]
-    if source.denoiser.known_channel and target.denoiser.known_channel:
-        result[:, -1] = old[:, -1]
+    known_start = new.shape[1] - target.denoiser.num_known_channels
+    shared = min(num_known, target.denoiser.num_known_channels)
+    result[:, known_start : known_start + shared] = old[:, old.shape[1] - num_known :][:, :shared]
     return result
 
 

@@ -143,6 +143,7 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         head=head,
         image_size=cfg.INPUT.LDMSEG.IMAGE_SIZE,
         loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
+        train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
     )
 
 
@@ -217,10 +218,12 @@ def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
 def build_denoiser(cfg: CfgNode) -> Denoiser:
     """The UNet of ``MODEL.LDMSEG.DENOISER``, with an input for every latent and condition."""
     unet, embedding = cfg.MODEL.LDMSEG.DENOISER, cfg.MODEL.LDMSEG.TASK_EMBEDDING
+    given = cfg.MODEL.LDMSEG.TRAIN_INPAINTING
+    task_channels = cfg.MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS
     joint = cfg.MODEL.LDMSEG.TASK_MODE == "joint"
     num_tasks = len(cfg.MODEL.LDMSEG.TASKS)
     return Denoiser(
-        latent_channels=cfg.MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS * (num_tasks if joint else 1),
+        latent_channels=task_channels * (num_tasks if joint else 1),
         condition_channels=cfg.MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS,
         self_conditioning=cfg.MODEL.LDMSEG.DIFFUSION.SELF_CONDITIONING,
         block_out_channels=unet.BLOCK_OUT_CHANNELS,
@@ -239,7 +242,8 @@ def build_denoiser(cfg: CfgNode) -> Denoiser:
         num_tasks=1 if joint else num_tasks,
         tokens_per_task=embedding.NUM_TOKENS,
         task_in_time_embedding=embedding.IN_TIME_EMBEDDING,
-        known_channel=cfg.MODEL.LDMSEG.TRAIN_INPAINTING.PROB > 0,
+        known_channel=given.PROB > 0,
+        draft_channels=task_channels if given.PROB > 0 and given.DRAFT else 0,
         freeze=unet.FREEZE,
         gradient_checkpointing=unet.GRADIENT_CHECKPOINTING,
         channels_last=unet.CHANNELS_LAST,

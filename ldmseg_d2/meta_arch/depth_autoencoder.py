@@ -17,17 +17,24 @@ class LDMSegDepthAutoencoder(nn.Module):
 
     @configurable
     def __init__(
-        self, *, autoencoder: DepthAutoencoder, image_size: int, normalization: DepthNormalization
+        self,
+        *,
+        autoencoder: DepthAutoencoder,
+        image_size: int,
+        normalization: DepthNormalization,
+        train_size: int = 0,
     ) -> None:
         """
         Args:
             autoencoder: the network.
             image_size: side S of the square maps, pixels.
             normalization: metres to [-1, 1] and back.
+            train_size: the square's side in training; 0: ``image_size``.
         """
         super().__init__()
         self.autoencoder = autoencoder
         self.image_size = image_size
+        self.train_size = train_size or image_size
         self.normalization = normalization
         # No network of this stage sees a photo; the buffer only tells the device.
         self.register_buffer("device_marker", torch.zeros(()), persistent=False)
@@ -38,6 +45,7 @@ class LDMSegDepthAutoencoder(nn.Module):
             "autoencoder": build_depth_autoencoder(cfg),
             "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
             "normalization": build_depth_normalization(cfg),
+            "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
         }
 
     @property
@@ -60,7 +68,8 @@ class LDMSegDepthAutoencoder(nn.Module):
         Raises:
             KeyError: an input has no depth.
         """
-        depth, valid = stack_depth(batched_inputs, self.image_size, self.normalization, self.device)
+        side = self.train_size if self.training else self.image_size
+        depth, valid = stack_depth(batched_inputs, side, self.normalization, self.device)
         decoded = self.autoencoder(depth, valid)
         if self.training:
             return {"loss_depth": masked_l1(decoded, depth, valid)}

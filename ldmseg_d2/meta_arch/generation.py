@@ -61,7 +61,9 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
             steps.append((t, x0))
 
     x0 = sample_latents(
-        lambda x_t, t, previous: model.denoiser(x_t, t, row_condition, previous, told, given.cells),
+        lambda x_t, t, previous: model.denoiser(
+            x_t, t, row_condition, previous, told, given.cells, given.draft
+        ),
         noise,
         scheduler=model.scheduler,
         num_inference_steps=model.num_inference_steps,
@@ -74,7 +76,7 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
     # 5. Latents to maps, given pixels and ids put back, classes, draws joined.
     decoded = decode_tasks(model.tasks, batch, x0, given.entries)
     outputs = [
-        given.finish(i, one, lambda one, i=i: model.classifier(one, entries[i], condition[i]))
+        given.finish(i, one, lambda one, i=i: model.classifier(one, given.entries[i], condition[i]))
         for i, one in enumerate(decoded)
     ]
     segments = [b for b in batch.blocks if isinstance(model.tasks[b.task], InstanceTask)]
@@ -114,6 +116,7 @@ class GivenSegments:
         """
         self.entries = list(entries)
         self.cells: Tensor | None = None
+        self.draft: Tensor | None = None
         self.sampler_arguments: dict[str, Any] = {}
         self._known: KnownBatch | None = None
         self._position: dict[int, int] = {}
@@ -146,6 +149,8 @@ class GivenSegments:
         self._position = {image: position for position, image in enumerate(images)}
         self.cells = torch.zeros_like(noise[:, :1], dtype=torch.bool)
         self.cells[block.rows] = known.cells
+        self.draft = noise.new_zeros(len(noise), *known.latents.shape[1:])
+        self.draft[block.rows] = known.drafts().to(noise.dtype)
         latents = torch.zeros_like(noise)
         latents[block.rows, block.channels] = known.latents.to(noise.dtype)
         mask = torch.zeros_like(noise, dtype=torch.bool)
@@ -158,8 +163,12 @@ class GivenSegments:
             "repaint_resamples": model.inpainting.resamples,
         }
         for image, position in self._position.items():
-            keep_ids = known.keep_ids(position)
-            self.entries[image] = {**entries[image], "keep_ids": keep_ids}
+            if known.pictures[position] is not None:
+                self.entries[image] = {
+                    **entries[image],
+                    "keep_ids": known.keep_ids(position),
+                    "given_ids": known.pictures[position].parts.labels().tolist(),
+                }
 
     def paste(self, image: int, decoded: dict[str, Any]) -> dict[str, Any]:
         """Put the given pixels and ids into one picture's decoded segments, if it has any given."""

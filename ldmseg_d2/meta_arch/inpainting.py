@@ -44,13 +44,18 @@ class KnownPicture(NamedTuple):
 class KnownBatch(NamedTuple):
     """What is given of a batch."""
 
-    latents: Tensor  # (B, C, h, w) normalised, read where ``cells``
+    latents: Tensor  # (B, C, h, w) normalised: the given ids, continued to the nearest pixels
     cells: Tensor  # (B, 1, h, w) bool
     pictures: list[KnownPicture | None]  # None where nothing is given
 
     def sampler_arguments(self) -> dict[str, Tensor]:
         """Of ``sample_latents``."""
         return {"known_latents": self.latents, "known_mask": self.cells}
+
+    def drafts(self) -> Tensor:
+        """(B, C, h, w) latents for the denoiser's draft: 0 where nothing is given."""
+        given = [picture is not None for picture in self.pictures]
+        return self.latents * torch.tensor(given, device=self.latents.device).view(-1, 1, 1, 1)
 
     def keep_ids(self, index: int) -> list[int]:
         """Channels of the given segments, which no threshold may delete (``keep_ids``)."""

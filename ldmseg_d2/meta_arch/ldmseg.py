@@ -59,6 +59,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self_conditioning_prob: float = 0.5,
         decoded_loss_weight: float = 0.0,
         train_inpainting_prob: float = 0.0,
+        train_size: int = 0,
         freeze_image_encoder: bool = False,
         latent_cache: LatentCache | None = None,
         classifier: SegmentClassifier | None = None,
@@ -81,6 +82,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             self_conditioning_prob: probability of a first pass in training.
             decoded_loss_weight: weight of a loss of the decoded x0 prediction.
             train_inpainting_prob: share of training samples that have some cells given.
+            train_size: side of the square in training, pixels; 0: ``image_size``.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             latent_cache: keeps what a frozen image encoder gives in training.
             classifier: gives segments their classes; None: they have none.
@@ -90,11 +92,13 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             ValueError: a name that is not known, or sizes that do not fit.
         """
         super().__init__()
-        if layout.latent_size % denoiser.downsample_factor:
-            raise ValueError(
-                f"INPUT.LDMSEG.IMAGE_SIZE {image_size} gives latents of side {layout.latent_size}; "
-                f"the denoiser's levels need a multiple of {denoiser.downsample_factor}"
-            )
+        for key, size in (("IMAGE_SIZE", image_size), ("TRAIN_SIZE", train_size or image_size)):
+            side, rest = divmod(size * layout.latent_size, image_size)
+            if rest or side % denoiser.downsample_factor:
+                raise ValueError(
+                    f"INPUT.LDMSEG.{key} {size} gives latents of side {side}; the denoiser's "
+                    f"levels need a multiple of {denoiser.downsample_factor}"
+                )
         for name, autoencoder in autoencoders.items():
             self.add_module(name, autoencoder)
         self.tasks = tasks
@@ -103,6 +107,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.denoiser = denoiser
         self.scheduler = scheduler
         self.image_size = image_size
+        self.train_size = train_size or image_size
         self.num_inference_steps = num_inference_steps
         self.inpainting = inpainting or InpaintingOptions()
         self.self_conditioning_prob = self_conditioning_prob
@@ -144,6 +149,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
             "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
+            "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
             "latent_cache": build_latent_cache(cfg),
             "classifier": build_classifier(cfg),
@@ -157,14 +163,20 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C', h, w) of one row of latents: one task's, or all tasks' where they are joint."""
-        return self.layout.latent_channels, self.layout.latent_size, self.layout.latent_size
+        return self.layout.latent_channels, self.latent_size, self.latent_size
+
+    @property
+    def latent_size(self) -> int:
+        """Side h of the latents, in training that of its crops."""
+        size = self.train_size if self.training else self.image_size
+        return size * self.layout.latent_size // self.image_size
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: a list of dicts, one per picture, with
 
-                * ``image``: uint8 (3, h, w) RGB, h and w at most ``image_size``;
+                * ``image``: uint8 (3, h, w) RGB, h and w at most ``image_size`` (``train_size``);
                 * ``height``, ``width``: size of the result (at test);
                 * ``image_id``: seeds the noise at test, together with ``seed`` if given;
                 * ``tasks``: names, optional at test: only these; without it all of the model's;
@@ -189,7 +201,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             (:func:`join_draws`); where asked for ``steps``: dicts with ``timestep`` and
             ``panoptic_seg``.
         """
-        images = stack_images(batched_inputs, self.image_size, self.pixel_mean, self.pixel_std)
+        side = self.train_size if self.training else self.image_size
+        images = stack_images(batched_inputs, side, self.pixel_mean, self.pixel_std)
         cache = self.latent_cache if self.training else None
         condition = cache(batched_inputs, images, self) if cache else self.encode_images(images)
         if self.training:
@@ -200,7 +213,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
         # What is frozen in it builds no graph: neither its weights nor photos need a gradient.
         condition = self.image_encoder(images)
-        size = self.layout.latent_size
+        size = self.latent_size
         if self.denoiser.conditioning == "concat" and condition.shape[-1] != size:
             condition = F.interpolate(
                 condition, size=(size, size), mode="bilinear", align_corners=False
@@ -228,7 +241,12 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         known = KnownCells(None, None)
         if self.train_inpainting_prob > 0:
             known = known_cells(
-                self.tasks, batch, targets, prob=self.train_inpainting_prob, randomness=randomness
+                self.tasks,
+                batch,
+                targets,
+                prob=self.train_inpainting_prob,
+                randomness=randomness,
+                with_draft=self.denoiser.draft_channels > 0,
             )
 
         # 4. One denoising step at a random timestep.
@@ -237,7 +255,9 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         if self.denoiser.self_conditioning:
             chosen = randomness.rand() < self.self_conditioning_prob
         result = diffusion_loss(
-            lambda x_t, t, previous: self.denoiser(x_t, t, condition, previous, told, known.cells),
+            lambda x_t, t, previous: self.denoiser(
+                x_t, t, condition, previous, told, known.cells, known.draft
+            ),
             targets.x0,
             t,
             noise,

@@ -30,6 +30,7 @@ class LDMSegAutoencoder(nn.Module):
         *,
         autoencoder: MaskAutoencoder,
         image_size: int,
+        train_size: int = 0,
         loss_weights: dict[str, float],
         void_weight: float = 0.0,
         num_points: int = 12544,
@@ -43,6 +44,7 @@ class LDMSegAutoencoder(nn.Module):
         Args:
             autoencoder: the network.
             image_size: side S of the square id maps, pixels.
+            train_size: the same in training; 0: ``image_size``.
             loss_weights: weights of "ce", "bce", "dice" and "kl".
             void_weight: weight of void pixels in the cross-entropy.
             num_points: points of the point-sampled losses; 0: every pixel.
@@ -55,10 +57,11 @@ class LDMSegAutoencoder(nn.Module):
             ValueError: a crop that does not fit.
         """
         super().__init__()
-        if crop_size % autoencoder.downsample_factor or crop_size > image_size:
+        self.train_size = train_size or image_size
+        if crop_size % autoencoder.downsample_factor or crop_size > self.train_size:
             raise ValueError(
                 f"MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE {crop_size} must be a multiple of "
-                f"DOWNSAMPLE_FACTOR {autoencoder.downsample_factor}, at most {image_size}"
+                f"DOWNSAMPLE_FACTOR {autoencoder.downsample_factor}, at most {self.train_size}"
             )
         self.autoencoder = autoencoder
         self.image_size = image_size
@@ -79,6 +82,7 @@ class LDMSegAutoencoder(nn.Module):
         return {
             "autoencoder": build_mask_autoencoder(cfg),
             "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
+            "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
             "loss_weights": {
                 "ce": loss.CE_WEIGHT,
                 "bce": loss.BCE_WEIGHT,
@@ -116,7 +120,8 @@ class LDMSegAutoencoder(nn.Module):
             :func:`logits_to_panoptic`.
         """
         max_segments = self.autoencoder.num_ids - 1
-        segment_ids = stack_segment_ids(batched_inputs, self.image_size, max_segments)
+        side = self.train_size if self.training else self.image_size
+        segment_ids = stack_segment_ids(batched_inputs, side, max_segments)
         if not self.training:
             return self._reconstruct(batched_inputs, segment_ids)
         randomness = SampleRandomness(batched_inputs, self.device)
@@ -154,7 +159,7 @@ class LDMSegAutoencoder(nn.Module):
         ]
 
     def _random_crops(self, segment_ids: Tensor, randomness: SampleRandomness) -> Tensor:
-        corners = randomness.randint(self.image_size - self.crop_size + 1, 2).tolist()
+        corners = randomness.randint(self.train_size - self.crop_size + 1, 2).tolist()
         size, max_segments = self.crop_size, self.autoencoder.num_ids - 1
         # keep_largest makes the ids consecutive again: a crop may have lost some.
         crops = [

@@ -20,7 +20,7 @@ CONDITIONINGS = ("concat", "cross_attention")
 
 
 class Denoiser(nn.Module):
-    """UNet over [noisy mask latents | image condition | self-conditioning | known cells].
+    """UNet over [noisy latents | image condition | self-conditioning | known cells | draft].
 
     With ``conditioning="cross_attention"`` the image condition comes as tokens instead.
     """
@@ -42,6 +42,7 @@ class Denoiser(nn.Module):
         tokens_per_task: int = 1,
         task_in_time_embedding: bool = False,
         known_channel: bool = False,
+        draft_channels: int = 0,
         freeze: Sequence[str] = (),
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
@@ -64,6 +65,7 @@ class Denoiser(nn.Module):
             task_in_time_embedding: add a learnt vector of the task (zero at first) to the
                 timestep's embedding as well, which every residual block reads.
             known_channel: one more input channel: 1 where cells are given (inpainting).
+            draft_channels: input channels for a draft of the mask, made of what is given; 0: none.
             freeze: name parts of the UNet's parameters that get no gradient.
             gradient_checkpointing: trade time for memory in training.
             channels_last: memory format of the UNet's convolutions.
@@ -81,6 +83,7 @@ class Denoiser(nn.Module):
         self.self_conditioning = self_conditioning
         self.conditioning = conditioning
         self.known_channel = known_channel
+        self.draft_channels = draft_channels
         self.channels_last = channels_last
         self.cross_attends = cross_attention == "kept" or conditioning == "cross_attention"
         if num_tasks > 1 and not self.cross_attends:
@@ -90,7 +93,7 @@ class Denoiser(nn.Module):
             )
         in_channels = latent_channels * (2 if self_conditioning else 1)
         in_channels += condition_channels if conditioning == "concat" else 0
-        in_channels += 1 if known_channel else 0
+        in_channels += int(known_channel) + draft_channels
         if pretrained:
             self.unet = load_unet(
                 pretrained, subfolder=subfolder, with_cross_attention=self.cross_attends
@@ -140,6 +143,11 @@ class Denoiser(nn.Module):
             self.token_projection = nn.Identity() if same else nn.Linear(condition_channels, width)
 
     @property
+    def num_known_channels(self) -> int:
+        """Input channels for what is given: the last ones."""
+        return int(self.known_channel) + self.draft_channels
+
+    @property
     def downsample_factor(self) -> int:
         """Sides of the latent must be multiples of this."""
         return 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -152,6 +160,7 @@ class Denoiser(nn.Module):
         previous_x0: Tensor | None = None,
         task: Tensor | None = None,
         known: Tensor | None = None,
+        draft: Tensor | None = None,
     ) -> Tensor:
         """Network output at x_t.
 
@@ -164,6 +173,8 @@ class Denoiser(nn.Module):
             task: (B,) int64 in 0..num_tasks - 1; None stands for 0.
             known: (B, 1, h, w) bool, cells of x_t that are given; None stands for none. Not read
                 without ``known_channel``.
+            draft: (B, draft_channels, h, w) latents of a draft of the mask, 0 where nothing is
+                given; None stands for zeros. Not read without ``draft_channels``.
 
         Returns:
             (B, C, h, w): epsilon, x0 or v, whatever it was trained to predict.
@@ -173,6 +184,9 @@ class Denoiser(nn.Module):
             parts.append(torch.zeros_like(x_t) if previous_x0 is None else previous_x0)
         if self.known_channel:
             parts.append(torch.zeros_like(x_t[:, :1]) if known is None else known.to(x_t.dtype))
+        if self.draft_channels:
+            shape = len(x_t), self.draft_channels, *x_t.shape[2:]
+            parts.append(x_t.new_zeros(shape) if draft is None else draft.to(x_t.dtype))
         x = torch.cat(parts, dim=1)  # [B, in_channels, h, w]
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
 """Classes for a class-agnostic panoptic map: every segment takes the class that its pixels vote."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ def merge_classes(
     is_thing: Sequence[bool],
     fill_void: bool = False,
     min_stuff_area: int = 0,
+    given_ids: Collection[int] = (),
 ) -> tuple[Tensor, SegmentsInfo]:
     """Give every segment a class and merge the stuff segments of one class.
 
@@ -63,6 +64,8 @@ def merge_classes(
             their score is their mean probability. An extension: the paper leaves them void.
         min_stuff_area: with ``fill_void``, a class takes pixels only if its segment then has at
             least that many.
+        given_ids: segments that a user has told apart (inpainting): none of them is dropped, and
+            no two become one. New stuff of their class joins the largest of them.
 
     Returns:
         (H, W) int32 map; and, sorted by id, for each segment a dict with ``id``, ``category_id``
@@ -79,6 +82,7 @@ def merge_classes(
     ids, index = _index_segments(panoptic, segments_info)
     areas = torch.bincount(index, minlength=len(ids))
     votes = _sum_by_segment(class_probs.flatten(1), index, len(ids))  # [C + 1, S + 1]
+    votes[0, [position for position, id_ in enumerate(ids) if id_ in given_ids]] = -1
     most, winners = votes.max(dim=0)
     shares = (most / areas.clamp(min=1)).tolist()
     scores = {s["id"]: float(s["score"]) for s in segments_info}
@@ -92,6 +96,11 @@ def merge_classes(
             things.append((segment, [id_]))
         else:
             stuff.setdefault(winner - 1, []).append(segment)
+    for segments in stuff.values():
+        given = sorted((s for s in segments if s["id"] in given_ids), key=lambda s: -s["area"])
+        for segment in given[1:]:
+            segments.remove(segment)
+            things.append((segment, [segment["id"]]))  # stays apart, as things do
     merged = {class_: _merge(segments) for class_, segments in stuff.items()}
     new_ids = dict.fromkeys(ids, 0)
     for segment, members in (*things, *merged.values()):

@@ -217,7 +217,12 @@ def test_bgr_photos(tiny):
 
 @pytest.mark.parametrize(
     "change, message",
-    [({"resize": "squared"}, "large_scale_jitter"), ({"random_flip": "both"}, "horizontal")],
+    [
+        ({"resize": "squared"}, "large_scale_jitter"),
+        ({"random_flip": "both"}, "horizontal"),
+        ({"train_size": 4}, "TRAIN_SIZE 4 .* 'square'"),
+        ({"train_size": 16, "resize": "large_scale_jitter"}, "at most .*IMAGE_SIZE 8"),
+    ],
 )
 def test_unknown_options_raise(change, message):
     options = {

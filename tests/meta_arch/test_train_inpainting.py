@@ -4,8 +4,9 @@ from detectron2.modeling import build_model
 from tiny import CLASSES, JOINT, SEPARATE, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.diffusion import build_scheduler, diffusion_loss
+from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
 from ldmseg_d2.meta_arch.batching import SampleRandomness
-from ldmseg_d2.meta_arch.tasks.known_cells import draw_known_cells
+from ldmseg_d2.meta_arch.tasks.known_cells import draw_known_pixels, whole_cells
 from ldmseg_d2.structures import assign_ids
 
 CPU = torch.device("cpu")
@@ -13,7 +14,8 @@ CPU = torch.device("cpu")
 
 def draw(ids, prob=1.0, num_ids=128):
     randomness = SampleRandomness([{"sample_seed": i} for i in range(len(ids))], CPU)
-    return draw_known_cells(ids, 16, num_ids=num_ids, prob=prob, randomness=randomness)[:, 0]
+    known = draw_known_pixels(ids, 16, num_ids=num_ids, prob=prob, randomness=randomness)
+    return whole_cells(known, 16)[:, 0]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_a_samples_cells_do_not_depend_on_the_number_of_segments():
     states = []
     for ids in (few, many):
         randomness = SampleRandomness([{"sample_seed": 3}], CPU)
-        draw_known_cells(ids, 16, num_ids=128, prob=1.0, randomness=randomness)
+        draw_known_pixels(ids, 16, num_ids=128, prob=1.0, randomness=randomness)
         states.append(randomness.rand())
     assert torch.equal(*states)
 
@@ -132,7 +134,7 @@ def test_the_model_gives_only_the_segments_and_tells_which(name):
     model.denoiser.register_forward_hook(lambda module, args, output: calls.append(args))
     batch = tiny_multitask_batch(12)
     model(batch)
-    x_t, t, _, _, task, known = calls[-1]
+    x_t, t, _, _, task, known, _ = calls[-1]
     assert known.shape == (12, 1, 16, 16) and known.dtype == torch.bool
     ids = torch.stack([entry["segment_ids"] for entry in batch])
     ids = assign_ids(ids, num_bits=7, method="ordered")
@@ -153,3 +155,105 @@ def test_the_model_gives_only_the_segments_and_tells_which(name):
     assert torch.equal(changed, known.flatten(1).any(1))
     nobody = torch.zeros_like(known)
     assert torch.equal(untold, model.denoiser(x_t, t, condition, None, task, nobody))
+
+
+def test_groups_of_pixels_may_be_given_in_part_where_there_is_a_draft(ids):
+    randomness = SampleRandomness([{"sample_seed": i} for i in range(200)], CPU)
+    known = draw_known_pixels(
+        ids[:200], 16, num_ids=128, prob=1.0, randomness=randomness, shifted=True
+    )
+    share = known.view(200, 16, 4, 16, 4).float().mean((2, 4))
+    assert ((share > 0) & (share < 1)).any()
+    assert torch.equal(whole_cells(known, 16)[:, 0], share == 1)
+
+
+@pytest.mark.parametrize("name", [JOINT, SEPARATE])
+def test_the_draft_is_the_nearest_neighbour_fill(name):
+    """In training and at test the denoiser sees the latents of the given part, continued."""
+    torch.manual_seed(0)
+    cfg = tiny_config(
+        name, *CLASSES,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 1.0,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.DRAFT", True,
+        "MODEL.LDMSEG.ID_ASSIGNMENT", "ordered",
+    )  # fmt: skip
+    model = build_model(cfg).train()
+    calls = []
+    model.denoiser.register_forward_hook(lambda module, args, output: calls.append(args))
+    batch = tiny_multitask_batch(8)
+    losses = model(batch)
+    sum(losses.values()).backward()
+    x_t, _, _, _, task, known, draft = calls[-1]
+    assert draft.shape == (8, 16, 16, 16)
+    ids = assign_ids(torch.stack([e["segment_ids"] for e in batch]), num_bits=7, method="ordered")
+    clean = model.autoencoder.normalize(model.autoencoder.encode(ids).mean)
+    for i in range(8):
+        if int(task[i]) != 0:  # another task's row
+            assert not draft[i].any()
+        elif known[i].all():
+            assert torch.allclose(draft[i], clean[i], atol=1e-5)
+    assert any(draft[i].any() for i in range(8))
+
+    # At test: the left half is given, and one picture has nothing.
+    entries = tiny_multitask_batch(2)
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[:, :30] = True
+    entries[0]["known_ids"] = torch.where(mask, entries[0]["segment_ids"], 0)
+    calls.clear()
+    outputs = model.eval()(entries)
+    draft = calls[0][6]
+    given = entries[0]["known_ids"]
+    numbers = torch.unique(given, return_inverse=True)[1]  # 0 is not given
+    codes = assign_ids(numbers[None], num_bits=7, method="ordered")[0].numpy()
+    filled = torch.from_numpy(nearest_fill(codes, (given != 0).numpy()))[None]
+    expected = model.autoencoder.normalize(model.autoencoder.encode(filled).mean)[0]
+    assert torch.allclose(draft[0], expected, atol=1e-5)
+    rows = [i for i in range(len(draft)) if draft[i].any()]
+    assert rows == [0]
+    panoptic = outputs[0]["panoptic_seg"][0]
+    assert torch.equal(panoptic[given != 0].long(), given[given != 0])
+
+
+def test_the_network_reads_the_draft():
+    torch.manual_seed(0)
+    cfg = tiny_config(
+        JOINT, *CLASSES,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.5,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.DRAFT", True,
+    )  # fmt: skip
+    denoiser = build_model(cfg).eval().denoiser
+    x_t, condition = torch.randn(1, 48, 16, 16), torch.randn(1, 8, 16, 16)
+    t = torch.tensor([500])
+    zeros = torch.zeros(1, 16, 16, 16)
+    with torch.no_grad():
+        plain = denoiser(x_t, t, condition)
+        assert torch.equal(plain, denoiser(x_t, t, condition, draft=zeros))
+        assert not torch.equal(plain, denoiser(x_t, t, condition, draft=zeros + 1))
+
+
+@pytest.mark.parametrize("classifier", ["semantic_task", "mask_pooling"])
+def test_training_on_crops_smaller_than_the_pictures_at_test(classifier):
+    torch.manual_seed(0)
+    cfg = tiny_config(
+        JOINT, *CLASSES,
+        "INPUT.LDMSEG.TRAIN_SIZE", 32,
+        "INPUT.LDMSEG.RESIZE", "large_scale_jitter",
+        "MODEL.LDMSEG.CLASSIFIER", classifier,
+    )  # fmt: skip
+    model = build_model(cfg).train()
+    calls = []
+    model.denoiser.register_forward_hook(lambda module, args, output: calls.append(args))
+    losses = model(tiny_multitask_batch(2, 32))
+    assert all(bool(torch.isfinite(loss)) for loss in losses.values())
+    assert calls[-1][0].shape == (2, 48, 8, 8) and calls[-1][2].shape[-2:] == (8, 8)
+    calls.clear()
+    outputs = model.eval()(tiny_multitask_batch(2, 64))
+    assert calls[-1][0].shape == (2, 48, 16, 16)
+    assert outputs[0]["panoptic_seg"][0].shape == (64, 64)
+    with pytest.raises(ValueError, match="larger than"):
+        model.train()(tiny_multitask_batch(2, 64))
+
+
+def test_crops_that_the_levels_cannot_halve():
+    with pytest.raises(ValueError, match="TRAIN_SIZE 36"):
+        build_model(tiny_config(JOINT, *CLASSES, "INPUT.LDMSEG.TRAIN_SIZE", 36))

@@ -303,3 +303,20 @@ def test_errors_say_what_is_wrong():
         merge_classes(ids, one * 2, probs, is_thing=IS_THING)
     with pytest.raises(ValueError, match=r"segment 1 has category_id 4.*0\.\.3"):
         panoptic_to_semantic(ids, [{**one[0], "category_id": 4}], 4)
+
+
+def test_given_segments_stay_apart_and_are_never_dropped():
+    """Columns: given 7 and 8, new 1 and 2, all of them sky; given 9, which votes void."""
+    ids = torch.tensor([7, 7, 7, 8, 8, 1, 2, 2, 2, 2, 9, 0], dtype=torch.int32).expand(4, 12)
+    info = [{"id": i, "score": 1.0} for i in (7, 8, 1, 2, 9)]
+    probs = probabilities(0.1, sky=0.9).expand(5, 4, 12).clone()
+    probs[:, :, 10] = probabilities(0.8, car=0.05, road=0.15)[:, 0]
+    result, segments = merge_classes(ids, info, probs, is_thing=IS_THING, given_ids={7, 8, 9})
+    # The new sky and the larger given one are one segment, named by its largest member.
+    assert result[0].tolist() == [2, 2, 2, 8, 8, 2, 2, 2, 2, 2, 9, 0]
+    assert {s["id"]: (s["category_id"], s["area"]) for s in segments} == {
+        2: (SKY, 32), 8: (SKY, 8), 9: (ROAD, 4)
+    }  # fmt: skip
+    # Without the user's word they are one, and what votes void is dropped.
+    result, _ = merge_classes(ids, info, probs, is_thing=IS_THING)
+    assert result[0].tolist() == [2] * 10 + [0, 0]

@@ -51,23 +51,28 @@ class Task(ABC):
     # Key of the model's output that :meth:`decode` fills.
     output_key: ClassVar[str]
 
-    def __init__(self, autoencoder: LatentAutoencoder, *, image_size: int) -> None:
+    def __init__(
+        self, autoencoder: LatentAutoencoder, *, image_size: int, train_size: int = 0
+    ) -> None:
         """
         Args:
             autoencoder: frozen, with the latents that all tasks of a model share.
             image_size: side S of the square that the networks see, pixels.
+            train_size: the same in training; 0: ``image_size``.
         """
         self.autoencoder = autoencoder
         self.image_size = image_size
+        self.train_size = train_size or image_size
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Keyword arguments of the constructor, besides the autoencoder."""
-        return {"image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE}
+        options = cfg.INPUT.LDMSEG
+        return {"image_size": options.IMAGE_SIZE, "train_size": options.TRAIN_SIZE}
 
     @property
     def latent_size(self) -> int:
-        """Side h of the latents."""
+        """Side h of the latents at test."""
         return self.image_size // self.autoencoder.downsample_factor
 
     def has_target(self, entry: dict) -> bool:

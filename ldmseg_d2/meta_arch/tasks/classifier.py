@@ -32,7 +32,7 @@ class SegmentClassifier(nn.Module):
 
         Args:
             decoded: by output key what the tasks gave.
-            entry: the input dict.
+            entry: the input dict; where segments are given, with their ids as ``given_ids``.
             features: (C', h, w), image condition.
 
         Returns:
@@ -43,6 +43,7 @@ class SegmentClassifier(nn.Module):
             classes=self.classes,
             class_probs=self.class_probs(decoded, entry, features),
             fill_stuff_area=self.fill_stuff_area,
+            given_ids=entry.get("given_ids", ()),
         )
 
 
@@ -67,7 +68,13 @@ class MaskPooling(SegmentClassifier):
     """A segment takes the class that a linear layer gives its pooled image features."""
 
     def __init__(
-        self, classes: Classes, *, head: MaskPoolingHead, image_size: int, loss_weight: float
+        self,
+        classes: Classes,
+        *,
+        head: MaskPoolingHead,
+        image_size: int,
+        loss_weight: float,
+        train_size: int = 0,
     ) -> None:
         """
         Args:
@@ -75,15 +82,17 @@ class MaskPooling(SegmentClassifier):
             head: is trained on ground-truth segments.
             image_size: side S of the square that the features cover, pixels.
             loss_weight: of its cross-entropy.
+            train_size: the square's side in training; 0: ``image_size``.
         """
         super().__init__()
         self.classes = classes
         self.head = head
         self.image_size = image_size
+        self.train_size = train_size or image_size
         self.loss_weight = loss_weight
 
     def losses(self, features: Tensor, entries: Sequence[dict]) -> dict[str, Tensor]:
-        loss = class_head_loss(self.head, features, entries, self.image_size)
+        loss = class_head_loss(self.head, features, entries, self.train_size)
         return {"loss_class": self.loss_weight * loss}
 
     def class_probs(self, decoded: dict[str, Any], entry: dict, features: Tensor) -> Tensor | None:

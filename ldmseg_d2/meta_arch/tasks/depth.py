@@ -30,14 +30,15 @@ class DepthTask(Task):
         *,
         image_size: int,
         normalization: DepthNormalization,
+        train_size: int = 0,
     ) -> None:
         """
         Args:
             autoencoder: of depth.
-            image_size: see :class:`Task`.
+            image_size, train_size: see :class:`Task`.
             normalization: metres to [-1, 1] and back.
         """
-        super().__init__(autoencoder, image_size=image_size)
+        super().__init__(autoencoder, image_size=image_size, train_size=train_size)
         self.normalization = normalization
 
     @classmethod
@@ -51,9 +52,9 @@ class DepthTask(Task):
     def encode(
         self, entries: Sequence[dict], randomness: SampleRandomness, predict: Predict
     ) -> Target:
-        depth, valid = stack_depth(entries, self.image_size, self.normalization, randomness.device)
+        depth, valid = stack_depth(entries, self.train_size, self.normalization, randomness.device)
         latents = self.autoencoder.normalize(self.autoencoder.encode(depth, valid))
-        return Target(latents, pool_valid(valid, self.latent_size), (depth, valid))
+        return Target(latents, pool_valid(valid, latents.shape[-1]), (depth, valid))
 
     def decode(self, latents: Tensor, entries: Sequence[dict]) -> list[Tensor]:
         """(H, W) float32 for each sample: metres, or relative depth in [0, 1]."""

@@ -22,15 +22,20 @@ class IdTask(Task):
     autoencoder: MaskAutoencoder
 
     def __init__(
-        self, autoencoder: MaskAutoencoder, *, image_size: int, masked_loss: bool = True
+        self,
+        autoencoder: MaskAutoencoder,
+        *,
+        image_size: int,
+        train_size: int = 0,
+        masked_loss: bool = True,
     ) -> None:
         """
         Args:
             autoencoder: of masks.
-            image_size: see :class:`Task`.
+            image_size, train_size: see :class:`Task`.
             masked_loss: leave cells that are mostly void out of the loss.
         """
-        super().__init__(autoencoder, image_size=image_size)
+        super().__init__(autoencoder, image_size=image_size, train_size=train_size)
         self.masked_loss = masked_loss
 
     @classmethod
@@ -42,7 +47,7 @@ class IdTask(Task):
     def encode_ids(self, ids: Tensor) -> Target:
         """The target of id maps (N, S, S) int64, 0 is void."""
         latents = self.autoencoder.normalize(self.autoencoder.encode(ids).mean)
-        valid = pool_valid(ids != 0, self.latent_size) if self.masked_loss else None
+        valid = pool_valid(ids != 0, latents.shape[-1]) if self.masked_loss else None
         return Target(latents, valid, ids)
 
     def decoded_loss(self, latents: Tensor, target: Target) -> Tensor:
@@ -104,7 +109,7 @@ class InstanceTask(IdTask):
         self, entries: Sequence[dict], randomness: SampleRandomness, predict: Predict
     ) -> Target:
         max_segments = self.autoencoder.num_ids - 1
-        segment_ids = stack_segment_ids(entries, self.image_size, max_segments)
+        segment_ids = stack_segment_ids(entries, self.train_size, max_segments)
         segment_ids = segment_ids.to(randomness.device)
         return self.encode_ids(self.assign_ids(segment_ids, randomness, predict))
 

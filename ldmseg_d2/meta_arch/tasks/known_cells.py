@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...structures.known_parts import fill_unknown
 from ..batching import SampleRandomness
 from .base import Task
 from .instance import InstanceTask
@@ -22,6 +23,7 @@ class KnownCells(NamedTuple):
 
     cells: Tensor | None  # (R, 1, h, w) bool, what the denoiser is told
     latents: Tensor | None  # (R, C', h, w) bool: the same in the channels of the segments' task
+    draft: Tensor | None = None  # (R, C, h, w): what is given, continued to the nearest pixels
 
 
 def known_cells(
@@ -31,6 +33,7 @@ def known_cells(
     *,
     prob: float,
     randomness: SampleRandomness,
+    with_draft: bool = False,
 ) -> KnownCells:
     """Draw what is given of the task "instance" in a training batch.
 
@@ -39,33 +42,69 @@ def known_cells(
         batch, targets: see :func:`encode_targets`.
         prob: share of samples in which something is given.
         randomness: of the rows.
+        with_draft: also make drafts; what is given then need not fill whole cells.
     """
     x0 = targets.x0
+    draft = None
     cells = torch.zeros_like(x0[:, :1], dtype=torch.bool)
     latents = torch.zeros_like(x0, dtype=torch.bool)
     for block, target in zip(batch.blocks, targets.by_block, strict=True):
         task = tasks[block.task]
         if not isinstance(task, InstanceTask):
             continue
-        known = draw_known_cells(
+        pixels = draw_known_pixels(
             target.pixels,
             x0.shape[-1],
             num_ids=task.autoencoder.num_ids,
             prob=prob,
             randomness=randomness.of_samples(block.rows),
+            shifted=with_draft,
         )
+        known = whole_cells(pixels, x0.shape[-1])
         cells[block.rows] = known
         latents[block.rows, block.channels] = known.expand_as(target.latents)
-    return KnownCells(cells, latents)
+        if with_draft:
+            draft = x0.new_zeros(len(x0), target.latents.shape[1], *x0.shape[2:])
+            draft[block.rows] = draft_latents(task, target.pixels, pixels).to(x0.dtype)
+    return KnownCells(cells, latents, draft)
 
 
-def draw_known_cells(
-    ids: Tensor, size: int, *, num_ids: int, prob: float, randomness: SampleRandomness
+@torch.no_grad()
+def draft_latents(task: InstanceTask, ids: Tensor, known: Tensor) -> Tensor:
+    """Latents of what is given, where every other pixel has the id of the nearest given one.
+
+    Args:
+        task: whose autoencoder encodes.
+        ids: (N, S, S) int64 segment ids, 0 is void.
+        known: (N, S, S) bool, the given pixels.
+
+    Returns:
+        (N, C, h, w) normalised; 0 in the samples of which nothing is given.
+    """
+    filled = torch.stack([fill_unknown(*one) for one in zip(ids, known, strict=True)])
+    latents = task.encode_ids(filled).latents
+    return latents * known.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+
+
+def whole_cells(known: Tensor, size: int) -> Tensor:
+    """(N, 1, h, h) bool: latent cells of which all pixels of (N, S, S) are known."""
+    missing = F.max_pool2d((~known).unsqueeze(1).float(), known.shape[-1] // size)
+    return missing == 0
+
+
+def draw_known_pixels(
+    ids: Tensor,
+    size: int,
+    *,
+    num_ids: int,
+    prob: float,
+    randomness: SampleRandomness,
+    shifted: bool = False,
 ) -> Tensor:
-    """Draw the cells that are given.
+    """Draw the pixels that are given.
 
-    A sample has given cells with probability ``prob``. Half of these samples give groups of cells,
-    the others whole segments; the share that is given is uniform in [0, 1].
+    Something of a sample is given with probability ``prob``. Half of these samples give groups of
+    cells, the others whole segments; the share that is given is uniform in [0, 1].
 
     Args:
         ids: (N, S, S) int64 segment ids in 0..num_ids - 1, 0 is void.
@@ -73,15 +112,17 @@ def draw_known_cells(
         num_ids: how many ids there may be; a sample's numbers must not depend on the others' ids.
         prob: in [0, 1].
         randomness: of these samples.
+        shifted: move the groups by a random number of pixels, so that some cells are given in part.
 
     Returns:
-        (N, 1, h, h) bool. A cell is given if all of its pixels are; void is never given as part of
-        a segment.
+        (N, S, S) bool; void is never given as part of a segment.
     """
     has, kind, share, group = (randomness.rand().tolist() for _ in range(4))
     cells = randomness.rand_map(size)  # [N, h, h]
     segments = randomness.rand_map(num_ids, 1)[:, :, 0]  # [N, num_ids]
-    known = torch.zeros(len(ids), 1, size, size, dtype=torch.bool, device=ids.device)
+    factor = ids.shape[-1] // size
+    shifts = randomness.randint(max(GROUP_SIDES) * factor, 2).tolist() if shifted else None
+    known = torch.zeros_like(ids, dtype=torch.bool)
     for i in range(len(ids)):
         if has[i] >= prob:
             continue
@@ -89,10 +130,11 @@ def draw_known_cells(
             side = GROUP_SIDES[int(group[i] * len(GROUP_SIDES))]
             side = side if size % side == 0 else 1
             groups = cells[i, : size // side, : size // side] < share[i]
-            known[i, 0] = groups.repeat_interleave(side, 0).repeat_interleave(side, 1)
+            known[i] = groups.repeat_interleave(side * factor, 0).repeat_interleave(
+                side * factor, 1
+            )
+            if shifts is not None:
+                known[i] = known[i].roll(shifts[i], (0, 1))
         else:
-            given = (segments[i] < share[i])[ids[i]] & (ids[i] != 0)  # [S, S]
-            factor = ids.shape[-1] // size
-            missing = F.max_pool2d((~given)[None, None].float(), factor)
-            known[i] = missing[0] == 0
+            known[i] = (segments[i] < share[i])[ids[i]] & (ids[i] != 0)
     return known

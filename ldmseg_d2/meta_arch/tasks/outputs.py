@@ -19,6 +19,7 @@ def assemble_output(
     classes: Classes | None = None,
     class_probs: Tensor | None = None,
     fill_stuff_area: int = -1,
+    given_ids: Sequence[int] = (),
 ) -> dict[str, Any]:
     """One picture's output dict.
 
@@ -28,6 +29,7 @@ def assemble_output(
         classes: of the model; None: segments have none.
         class_probs: (C + 1, H, W) that vote for the segments' classes.
         fill_stuff_area: see ``MODEL.LDMSEG.POSTPROCESS.FILL_STUFF_AREA``.
+        given_ids: see :func:`merge_classes`.
 
     Returns:
         ``decoded``, in which ``panoptic_seg`` has categories where ``class_probs`` is given, and
@@ -44,6 +46,7 @@ def assemble_output(
             is_thing=classes.is_thing,
             fill_void=fill_stuff_area >= 0,
             min_stuff_area=max(fill_stuff_area, 0),
+            given_ids=given_ids,
         )
         output.update(with_instances((panoptic, segments_info)))
         if "sem_seg" not in decoded:

@@ -68,7 +68,7 @@ class SemanticTask(IdTask):
         for entry in entries:
             self._check_classes(entry)
         maps = [entry["sem_seg"].to(randomness.device) for entry in entries]
-        classes = pad_stack(maps, self.image_size, IGNORE_LABEL)  # [N, S, S]
+        classes = pad_stack(maps, self.train_size, IGNORE_LABEL)  # [N, S, S]
         table = torch.cat([self.class_ids, self.class_ids.new_zeros(1)]).to(classes.device)
         ids = table[classes.where(classes != IGNORE_LABEL, self.num_classes)]
         return self.encode_ids(ids)
