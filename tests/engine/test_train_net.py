@@ -50,7 +50,7 @@ def tiny_opts(folder: Path, *more: object) -> list[str]:
         (["SOLVER.MAX_ITER"], "Options come in pairs"),
         (
             ["MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE", "cos"],
-            "MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE cannot be 'cos': it must be one of 'scaled_linear'",
+            "MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE cannot be 'cos': it must be one of",
         ),
         (["INPUT.LDMSEG.RESIZE", "squares"], "INPUT.LDMSEG.RESIZE cannot be 'squares'"),
         (["MODEL.LDMSEG.SAMPLER.NAME", "ddim"], "Did you mean DDIM?"),
