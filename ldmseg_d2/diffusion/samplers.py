@@ -7,6 +7,7 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     HeunDiscreteScheduler,
     LCMScheduler,
     SchedulerMixin,
@@ -124,6 +125,9 @@ class Sampler:
         generators: Sequence[torch.Generator] | None,
     ) -> Tensor:
         t = scheduler.timesteps[index]
+        if isinstance(scheduler, DPMSolverMultistepScheduler):
+            # It gives x the precision of the output, which is low under autocast.
+            output = output.to(x_t.dtype)
         if isinstance(scheduler, HeunDiscreteScheduler):
             # It steps in x_t / a = x0 + sigma epsilon; 1 / a = sqrt(sigma^2 + 1).
             now, then = (scheduler.sigmas[i].square().add(1).sqrt() for i in (index, index + 1))

@@ -264,6 +264,18 @@ def test_training_knows_nothing_of_a_sampling_run(name):
     assert torch.equal(add_noise(scheduler, x0, noise, t), expected)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_network_of_low_precision_leaves_x_t_as_precise_as_it_was(name):
+    seen = []
+
+    def network(x_t, t, previous):
+        seen.append(x_t.dtype)
+        return torch.tanh(x_t).bfloat16()
+
+    sample(build_scheduler(name, prediction_type="sample"), steps=3, network=network)
+    assert set(seen) == {torch.float32}
+
+
 def test_callback_sees_every_step_of_heun_once():
     calls = []
     scheduler = build_scheduler("Heun")
