@@ -99,8 +99,8 @@ def section(made: study.SamplerStudy, args: argparse.Namespace, command: str) ->
             "Cost: passes of the network for a picture, and latency of the whole model (photo in, "
             "maps out) at batch 1 in units of that of one DDIM step, which is "
             f"{1000 * seconds[study.REFERENCE[:2]]:.0f} ms here. All were timed in turn, "
-            f"{made.latency[0]['rounds']} times; medians of the ratios within a round. Spacings "
-            "cost the same.",
+            f"{made.latency[0]['rounds']} times; medians of the ratios within a round. All "
+            "spacings cost the same.",
             "",
             *report.cost_table(made.latency),
             "",
