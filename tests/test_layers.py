@@ -24,7 +24,7 @@ ALLOWED = {
     | {"modeling", "meta_arch", "config", "data", "visualization", "evaluation", "model_zoo"},
     # The page; like tools/, nothing imports it.
     "app": {"data", "visualization", "evaluation", "engine", "model_zoo"},
-    "studies": {"structures", "meta_arch", "data", "evaluation", "engine"},
+    "studies": {"structures", "diffusion", "meta_arch", "data", "evaluation", "engine"},
     "__init__": {"config", "data", "meta_arch", "model_zoo"},
 }
 # Functions on tensors need no Detectron2 and hold no nn.Module.

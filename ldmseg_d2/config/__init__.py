@@ -13,19 +13,23 @@ from .solver import add_solver_config
 from .tasks import CLASSIFIERS, TASK_MODES, add_task_config
 
 __all__ = [
+    "BETA_SCHEDULES",
     "CLASSIFIERS",
     "ID_ASSIGNMENTS",
     "LOSS_WEIGHTINGS",
     "PREDICTION_TYPES",
     "SAMPLERS",
     "TASK_MODES",
+    "TIMESTEP_SPACINGS",
     "add_ldmseg_config",
 ]
 
 ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 LOSS_WEIGHTINGS = ("min_snr", "uniform")
-SAMPLERS = ("DDIM", "DDPM")
+SAMPLERS = ("DDIM", "DDPM", "DPMSolver++", "UniPC", "LCM", "Heun")
+TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
+BETA_SCHEDULES = ("scaled_linear", "linear", "cosine", "squaredcos_cap_v2")
 
 
 def add_ldmseg_config(cfg: CN) -> None:

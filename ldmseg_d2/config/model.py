@@ -72,12 +72,15 @@ def _add_autoencoder_config(cfg: CN) -> None:
 
 def _add_diffusion_config(cfg: CN) -> None:
     cfg.MODEL.LDMSEG.DIFFUSION = d = CN()
-    # Length T of the forward process and its betas; names as in diffusers.
+    # Length T of the forward process and its betas.
     d.NUM_TRAIN_TIMESTEPS = 1000
-    d.BETA_SCHEDULE = "scaled_linear"  # or "linear", "squaredcos_cap_v2"
+    # "scaled_linear", "linear", or "cosine", which needs no start and end and which diffusers calls
+    # "squaredcos_cap_v2" (allowed as well).
+    d.BETA_SCHEDULE = "scaled_linear"
     d.BETA_START = 0.00085
     d.BETA_END = 0.012
-    # Zero SNR at t = T - 1 (arXiv 2305.08891, section 3.1); needs "sample" or "v_prediction".
+    # Zero SNR at t = T - 1 (arXiv 2305.08891, section 3.1); needs "sample" or "v_prediction", and a
+    # sampler other than "Heun".
     d.RESCALE_BETAS_ZERO_SNR = False
     # What the network predicts: "epsilon" (the paper), "sample" or "v_prediction".
     d.PREDICTION_TYPE = "epsilon"
@@ -96,9 +99,16 @@ def _add_diffusion_config(cfg: CN) -> None:
     d.SELF_CONDITIONING_PROB = 0.5
 
     cfg.MODEL.LDMSEG.SAMPLER = s = CN()
-    s.NAME = "DDIM"  # or "DDPM"
+    # "DDIM" (the paper), "DDPM" (draws noise at every step), "DPMSolver++" and "UniPC" (second
+    # order, from the step before), "LCM" (the x0 prediction, noised anew at every step) or "Heun"
+    # (second order, two network passes a step: 2 NUM_INFERENCE_STEPS - 1 in all). A trained model
+    # works with each of them; docs/STUDIES.md compares them.
+    s.NAME = "DDIM"
+    # 1..NUM_TRAIN_TIMESTEPS.
     s.NUM_INFERENCE_STEPS = 50
-    s.TIMESTEP_SPACING = "trailing"  # or "leading", "linspace"
+    # Which timesteps: "trailing" starts at T - 1, pure noise; "leading", "linspace": see arXiv
+    # 2305.08891, table 2. "LCM" has "trailing" alone.
+    s.TIMESTEP_SPACING = "trailing"
 
     # How given parts of a mask (known_ids) enter the sampler: "fixed" (the paper: clean at every
     # step), "noised" (noised to the step's level), "x0" (put into the x0 prediction alone) or

@@ -3,7 +3,9 @@
 from .inpainting import INPAINTING_METHODS
 from .sampling import initial_noise, sample_latents
 from .schedule import (
+    add_noise,
     build_scheduler,
+    network_passes,
     output_of_x0,
     predicted_x0,
     prediction_target,
@@ -14,9 +16,11 @@ from .training import DiffusionLoss, diffusion_loss
 __all__ = [
     "INPAINTING_METHODS",
     "DiffusionLoss",
+    "add_noise",
     "build_scheduler",
     "diffusion_loss",
     "initial_noise",
+    "network_passes",
     "output_of_x0",
     "predicted_x0",
     "prediction_target",

@@ -10,6 +10,8 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
+from .schedule import add_noise
+
 INPAINTING_METHODS = ("fixed", "noised", "x0", "repaint")
 # Those whose known cells, or jumps, draw noise of their own.
 _NEEDS_NOISE = ("noised", "repaint")
@@ -20,7 +22,8 @@ class Visit(NamedTuple):
 
     index: int  # of the timestep in scheduler.timesteps
     jumps_from: int | None  # RePaint: the index whose x_t is noised to this step's level first
-    is_again: bool  # RePaint: this timestep has been visited before
+    is_again: bool  # RePaint: this step has been made before
+    is_first_of: int | None  # the step 0..N - 1 that begins here for the first time
 
 
 class KnownLatents:
@@ -89,11 +92,18 @@ class KnownLatents:
         # would in a batch without any.
         self.has_known = mask.flatten(1).any(dim=1)  # [B]
 
-    def visits(self, num_steps: int) -> list[Visit]:
-        """The steps of the loop; more than ``num_steps`` for "repaint"."""
+    def visits(self, num_steps: int, order: int = 1) -> list[Visit]:
+        """The steps of the loop; more than ``num_steps`` for "repaint".
+
+        Args:
+            num_steps: N.
+            order: see :func:`passes_of`.
+        """
         if self.method != "repaint":
-            return plain_visits(num_steps)
-        return repaint_visits(num_steps, self.jump_length, self.resamples)
+            return plain_visits(num_steps, order)
+        return passes_of(
+            repaint_visits(num_steps, self.jump_length, self.resamples), num_steps, order
+        )
 
     def into_x_t(self, x_t: Tensor, t: Tensor, scheduler: SchedulerMixin) -> Tensor:
         """Known cells of the network's input at timestep t (a scalar tensor)."""
@@ -101,7 +111,7 @@ class KnownLatents:
             return x_t
         known = self.latents
         if self.method in _NEEDS_NOISE:
-            known = scheduler.add_noise(known, self._noise(), t.expand(len(known)))
+            known = add_noise(scheduler, known, self._noise(), t.expand(len(known)))
         return torch.where(self.mask, known, x_t)
 
     def into_x0(self, x0: Tensor) -> Tensor:
@@ -114,10 +124,10 @@ class KnownLatents:
         The forward process over several steps, RePaint's algorithm 1, line 10: x_t ~
         N(sqrt(r) x_s, (1 - r) I) with r = alphas_cumprod[t] / alphas_cumprod[s], s < t.
         """
-        t = scheduler.timesteps[visit.index]
-        alpha = scheduler.alphas_cumprod[t]
-        if visit.jumps_from < len(scheduler.timesteps):
-            previous = scheduler.alphas_cumprod[scheduler.timesteps[visit.jumps_from]]
+        timesteps = scheduler.timesteps.long()
+        alpha = scheduler.alphas_cumprod[timesteps[visit.index]]
+        if visit.jumps_from < len(timesteps):
+            previous = scheduler.alphas_cumprod[timesteps[visit.jumps_from]]
         else:  # after the last step
             previous = getattr(scheduler, "final_alpha_cumprod", torch.ones(()))
         ratio = (alpha / previous).to(x_t)
@@ -127,12 +137,15 @@ class KnownLatents:
         """``new`` for the samples with known cells, ``old`` for the others."""
         return torch.where(self.has_known.view(-1, 1, 1, 1), new, old)
 
-    def step_generators(self, visit: Visit) -> Sequence[torch.Generator] | None:
-        """Generators of the scheduler's step; stand-ins for samples that do not take part in it."""
-        if self.generators is None or not visit.is_again:
-            return self.generators
-        pairs = zip(self.generators, self.has_known.tolist(), strict=True)
-        return [g if known else torch.Generator(device=g.device) for g, known in pairs]
+    @staticmethod
+    def own_generators(
+        generators: Sequence[torch.Generator] | None, chosen: Tensor
+    ) -> Sequence[torch.Generator] | None:
+        """The generators of the chosen samples (B,) bool, and stand-ins for the others."""
+        if generators is None:
+            return None
+        pairs = zip(generators, chosen.tolist(), strict=True)
+        return [g if own else torch.Generator(device=g.device) for g, own in pairs]
 
     def _noise(self) -> Tensor:
         """(B, C, h, w) standard normal, 0 for samples without known cells."""
@@ -143,9 +156,29 @@ class KnownLatents:
         return noise
 
 
-def plain_visits(num_steps: int) -> list[Visit]:
-    """Every timestep once, from noise to the mask."""
-    return [Visit(i, None, False) for i in range(num_steps)]
+def plain_visits(num_steps: int, order: int = 1) -> list[Visit]:
+    """Every step once, from noise to the mask; ``order``: see :func:`passes_of`."""
+    return passes_of([Visit(i, None, False, i) for i in range(num_steps)], num_steps, order)
+
+
+def passes_of(visits: list[Visit], num_steps: int, order: int) -> list[Visit]:
+    """From steps to passes of the network.
+
+    Args:
+        visits: whose index counts steps.
+        num_steps: N.
+        order: passes of a step, 1 or 2. The second one of step i is at the timestep of step i + 1;
+            the last step has none.
+    """
+    if order == 1:
+        return visits
+    passes = []
+    for visit in visits:
+        jumps_from = None if visit.jumps_from is None else order * visit.jumps_from
+        passes.append(visit._replace(index=order * visit.index, jumps_from=jumps_from))
+        if visit.index < num_steps - 1:
+            passes.append(Visit(order * visit.index + 1, None, visit.is_again, None))
+    return passes
 
 
 def repaint_visits(num_steps: int, jump_length: int, resamples: int) -> list[Visit]:
@@ -174,7 +207,8 @@ def repaint_visits(num_steps: int, jump_length: int, resamples: int) -> list[Vis
     visits: list[Visit] = []
     index, jumps_from, deepest = 0, None, -1
     while index < num_steps:
-        visits.append(Visit(index, jumps_from, index <= deepest))
+        is_again = index <= deepest
+        visits.append(Visit(index, jumps_from, is_again, None if is_again else index))
         deepest = max(deepest, index)
         index, jumps_from = index + 1, None
         if jumps_left.get(num_steps - index, 0) > 0:

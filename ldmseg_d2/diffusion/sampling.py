@@ -6,7 +6,8 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from .inpainting import KnownLatents, plain_visits
+from .inpainting import KnownLatents
+from .samplers import Sampler
 from .schedule import output_of_x0, predicted_x0
 from .training import Denoise
 
@@ -49,11 +50,12 @@ def sample_latents(
     Args:
         denoise: the network with its image condition bound.
         noise: (B, C, h, w) x_T, standard normal.
-        scheduler: a diffusers scheduler; its ``step`` is the update from x_t to x_{t-1}.
+        scheduler: a diffusers scheduler; its ``step`` is the update from x_t to x_{t-1}, see
+            :class:`~ldmseg_d2.diffusion.samplers.Sampler` for what differs between them.
         num_inference_steps: steps N, 1..T.
         self_conditioning: feed each x0 prediction to the next step.
-        generators: one per sample, for samplers that add noise ("DDPM") and for "noised" and
-            "repaint".
+        generators: one per sample, for samplers that add noise ("DDPM", "LCM") and for "noised"
+            and "repaint".
         known_latents: (B, C, h, w) clean latents where ``known_mask``; None: nothing is known.
         known_mask: (B, 1 or C, h, w) bool, cells that are given.
         inpainting: "fixed", "noised", "x0" or "repaint".
@@ -66,7 +68,8 @@ def sample_latents(
         (B, C, h, w) predicted x0 after the last step; the known latents where they are known.
 
     Raises:
-        ValueError: only one of known_latents and known_mask is given, or see ``KnownLatents``.
+        ValueError: only one of known_latents and known_mask is given, or see ``KnownLatents`` and
+            ``Sampler``.
     """
     if (known_latents is None) != (known_mask is None):
         raise ValueError("known_latents and known_mask are given together or not at all")
@@ -78,15 +81,14 @@ def sample_latents(
         )  # fmt: skip
 
     # 1. The timesteps t_N > ... > t_1, e.g. 999, 979, ..., 19 for trailing spacing and N = 50, each
-    #    visited once (RePaint: some again, after a jump back up).
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    num_steps = len(scheduler.timesteps)
+    #    visited once (Heun: all but the first twice; RePaint: some again, after a jump back up).
+    sampler = Sampler(scheduler, num_inference_steps, device=noise.device, known=known)
 
     # 2. Start from noise; nothing has been predicted yet.
-    x_t = noise * scheduler.init_noise_sigma  # [B, C, h, w]
+    x_t = noise  # [B, C, h, w]
     x0 = torch.zeros_like(noise)
-    for visit in known.visits(num_steps) if known else plain_visits(num_steps):
-        t = scheduler.timesteps[visit.index]
+    for visit in sampler.visits():
+        t = sampler.timesteps[visit.index]
         t_batch = t.expand(len(x_t))
         before = x_t, x0
 
@@ -103,27 +105,13 @@ def sample_latents(
             x0 = known.into_x0(x0)
             if inpainting == "x0":
                 output = output_of_x0(scheduler, x0, x_t, t_batch)
-        if callback is not None and not visit.is_again:
-            callback(visit.index, int(t), x0)
+        if callback is not None and visit.is_first_of is not None:
+            callback(visit.is_first_of, int(t), x0)
 
         # 5. One step towards x_{t-1} (DDIM: arXiv 2010.02502, eq. 12).
-        step_generators = known.step_generators(visit) if known else generators
-        x_t = scheduler_step(scheduler, output, t, x_t, step_generators)
+        x_t = sampler.step(output, x_t, visit, generators)
         if visit.is_again:
             x_t, x0 = known.hold(x_t, before[0]), known.hold(x0, before[1])
 
     # 6. The result is the prediction, not the slightly noisy x_{t_1}.
     return x0
-
-
-def scheduler_step(
-    scheduler: SchedulerMixin,
-    output: Tensor,
-    t: Tensor,
-    x_t: Tensor,
-    generators: Sequence[torch.Generator] | None,
-) -> Tensor:
-    """``scheduler.step`` with one generator per sample, if the scheduler draws noise at all."""
-    if generators is None or scheduler.__class__.__name__ == "DDIMScheduler":
-        return scheduler.step(output, t, x_t).prev_sample
-    return scheduler.step(output, t, x_t, generator=list(generators)).prev_sample

@@ -1,11 +1,40 @@
 """The noise schedule and the loss weight of each timestep."""
 
+from typing import Any
+
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
-_SCHEDULERS = {"DDIM": DDIMScheduler, "DDPM": DDPMScheduler}
+# Name to diffusers' class and what is set there beside the keys of the config.
+_SCHEDULERS: dict[str, tuple[type[SchedulerMixin], dict[str, Any]]] = {
+    "DDIM": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "DDPM": (DDPMScheduler, {"clip_sample": False}),
+    "DPMSolver++": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+    ),
+    "UniPC": (UniPCMultistepScheduler, {"solver_order": 2, "final_sigmas_type": "zero"}),
+    "LCM": (LCMScheduler, {"clip_sample": False}),
+    "Heun": (HeunDiscreteScheduler, {"clip_sample": False}),
+}
+# Name in the config to diffusers' name.
+_BETA_SCHEDULES = {
+    "scaled_linear": "scaled_linear",
+    "linear": "linear",
+    "cosine": "squaredcos_cap_v2",
+    "squaredcos_cap_v2": "squaredcos_cap_v2",
+}
+_SPACINGS = ("trailing", "leading", "linspace")
 
 
 def build_scheduler(
@@ -22,42 +51,73 @@ def build_scheduler(
     """Build a diffusers scheduler for mask latents.
 
     Latents are not clipped to [-1, 1], and the last DDIM step goes to ``alphas_cumprod[0]``, as in
-    Stable Diffusion. "trailing" spacing ends at t = T - 1 (arXiv 2305.08891, table 2).
+    Stable Diffusion. "trailing" spacing starts at t = T - 1 (arXiv 2305.08891, table 2).
 
     Args:
-        name: "DDIM" (arXiv 2010.02502, deterministic) or "DDPM" (arXiv 2006.11239, ancestral).
+        name: "DDIM" (arXiv 2010.02502, deterministic), "DDPM" (arXiv 2006.11239, ancestral),
+            "DPMSolver++" (arXiv 2211.01095, 2M: second order, multistep), "UniPC" (arXiv
+            2302.04867, second order), "LCM" (arXiv 2310.04378: the x0 prediction, noised anew at
+            every step) or "Heun" (arXiv 2206.00364, algorithm 1, two network passes a step).
         num_train_timesteps: length T of the forward process.
-        beta_schedule, beta_start, beta_end: betas, as in diffusers.
+        beta_schedule: "scaled_linear", "linear", or "cosine" (arXiv 2102.09672), which diffusers
+            calls "squaredcos_cap_v2" and which has no start and end.
+        beta_start, beta_end: betas, as in diffusers.
         prediction_type: "epsilon", "sample" or "v_prediction".
-        timestep_spacing: "trailing", "leading" or "linspace".
-        rescale_betas_zero_snr: zero SNR at t = T - 1.
+        timestep_spacing: "trailing", "leading" or "linspace", in the scheduler's own reading;
+            "LCM" has "trailing" alone.
+        rescale_betas_zero_snr: zero SNR at t = T - 1; "DPMSolver++" and "UniPC" leave 2^-24 of it.
 
     Raises:
-        ValueError: unknown name, or zero terminal SNR with epsilon, from which x0 cannot be
-            recovered at t = T - 1.
+        ValueError: an unknown name; a spacing or zero terminal SNR that the scheduler does not
+            have; or zero terminal SNR with epsilon, from which x0 cannot be recovered at t = T - 1.
     """
-    if name not in _SCHEDULERS:
-        raise ValueError(
-            f"MODEL.LDMSEG.SAMPLER.NAME is {name!r}; allowed: {', '.join(_SCHEDULERS)}"
-        )
+    for key, value, allowed in (
+        ("SAMPLER.NAME", name, _SCHEDULERS),
+        ("DIFFUSION.BETA_SCHEDULE", beta_schedule, _BETA_SCHEDULES),
+        ("SAMPLER.TIMESTEP_SPACING", timestep_spacing, _SPACINGS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"MODEL.LDMSEG.{key} is {value!r}; allowed: {', '.join(allowed)}")
     if rescale_betas_zero_snr and prediction_type == "epsilon":
         raise ValueError(
             "MODEL.LDMSEG.DIFFUSION.RESCALE_BETAS_ZERO_SNR needs PREDICTION_TYPE 'sample' or "
             "'v_prediction': with 'epsilon', x0 = (x_t - sigma_t epsilon) / 0 at t = T - 1"
         )
+    if rescale_betas_zero_snr and name == "Heun":
+        others = ", ".join(other for other in _SCHEDULERS if other != name)
+        raise ValueError(
+            "MODEL.LDMSEG.SAMPLER.NAME 'Heun' steps in sigma = sqrt(1 / alphas_cumprod - 1), which "
+            "is infinite at t = T - 1 with DIFFUSION.RESCALE_BETAS_ZERO_SNR; allowed with it: "
+            f"{others}"
+        )
+    if name == "LCM" and timestep_spacing != "trailing":
+        raise ValueError(
+            f"MODEL.LDMSEG.SAMPLER.TIMESTEP_SPACING is {timestep_spacing!r}; SAMPLER.NAME 'LCM' "
+            "has its own spacing: allowed: trailing"
+        )
+    scheduler, arguments = _SCHEDULERS[name]
     arguments = {
+        **arguments,
         "num_train_timesteps": num_train_timesteps,
-        "beta_schedule": beta_schedule,
+        "beta_schedule": _BETA_SCHEDULES[beta_schedule],
         "beta_start": beta_start,
         "beta_end": beta_end,
         "prediction_type": prediction_type,
-        "timestep_spacing": timestep_spacing,
-        "rescale_betas_zero_snr": rescale_betas_zero_snr,
-        "clip_sample": False,
     }
-    if name == "DDIM":
-        arguments["set_alpha_to_one"] = False
-    return _SCHEDULERS[name](**arguments)
+    if name == "LCM":
+        # N of the T timesteps of training rather than of 50 of a distillation: trailing spacing.
+        arguments["original_inference_steps"] = num_train_timesteps
+    else:
+        arguments["timestep_spacing"] = timestep_spacing
+    if name != "Heun":
+        arguments["rescale_betas_zero_snr"] = rescale_betas_zero_snr
+    return scheduler(**arguments)
+
+
+def network_passes(name: str, num_inference_steps: int) -> int:
+    """How often the sampler of this name calls the network: N times, "Heun" 2 N - 1 times."""
+    order = _SCHEDULERS[name][0].order
+    return order * num_inference_steps - (order - 1)
 
 
 def timestep_loss_weights(
@@ -95,6 +155,20 @@ def timestep_loss_weights(
     return (clipped / divisor[scheduler.config.prediction_type]).float()
 
 
+def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The forward process, x_t = a x0 + s noise, with a^2 = alphas_cumprod[t], s^2 = 1 - a^2.
+
+    The method of this name gives the same for "DDIM" and "DDPM" alone: others keep it to the
+    timesteps of the last sampling run, or do not shrink x0.
+
+    Args:
+        x0, noise: (B, C, h, w).
+        t: (B,) int64 timesteps.
+    """
+    a, s = _signal_and_noise(scheduler, x0, t)
+    return a * x0 + s * noise
+
+
 def prediction_target(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """What the network should output at x_t: epsilon, x0 or v (arXiv 2202.00512, appendix D).
 
@@ -107,7 +181,8 @@ def prediction_target(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: T
         return noise
     if kind == "sample":
         return x0
-    return scheduler.get_velocity(x0, noise, t)
+    a, s = _signal_and_noise(scheduler, x0, t)
+    return a * noise - s * x0
 
 
 def predicted_x0(scheduler: SchedulerMixin, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
@@ -122,8 +197,7 @@ def predicted_x0(scheduler: SchedulerMixin, output: Tensor, x_t: Tensor, t: Tens
     kind = scheduler.config.prediction_type
     if kind == "sample":
         return output
-    alphas_cumprod = scheduler.alphas_cumprod.to(x_t.device, x_t.dtype)[t].view(-1, 1, 1, 1)
-    a, s = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    a, s = _signal_and_noise(scheduler, x_t, t)
     if kind == "epsilon":
         return (x_t - s * output) / a
     return a * x_t - s * output
@@ -139,7 +213,12 @@ def output_of_x0(scheduler: SchedulerMixin, x0: Tensor, x_t: Tensor, t: Tensor) 
     kind = scheduler.config.prediction_type
     if kind == "sample":
         return x0
-    alphas_cumprod = scheduler.alphas_cumprod.to(x_t.device, x_t.dtype)[t].view(-1, 1, 1, 1)
-    a, s = alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()
+    a, s = _signal_and_noise(scheduler, x_t, t)
     epsilon = (x_t - a * x0) / s
     return epsilon if kind == "epsilon" else a * epsilon - s * x0
+
+
+def _signal_and_noise(scheduler: SchedulerMixin, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """a and s at each timestep, (B, 1, 1, 1)."""
+    alphas_cumprod = scheduler.alphas_cumprod.to(like.device, like.dtype)[t].view(-1, 1, 1, 1)
+    return alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()

@@ -7,7 +7,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch import Tensor
 
-from .schedule import predicted_x0, prediction_target
+from .schedule import add_noise, predicted_x0, prediction_target
 
 # denoise(x_t, t, self_conditioning) -> network output; the image condition is bound into it.
 Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -56,7 +56,7 @@ def diffusion_loss(
         where nothing is valid.
     """
     # 1. Forward diffusion.
-    x_t = scheduler.add_noise(x0, noise, t)  # [B, C, h, w]
+    x_t = add_noise(scheduler, x0, noise, t)  # [B, C, h, w]
     if known is not None:
         x_t = torch.where(known, x0, x_t)
         valid = ~known if valid is None else valid & ~known

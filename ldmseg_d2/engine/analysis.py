@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ldmseg_d2.diffusion import network_passes
 from ldmseg_d2.meta_arch import build
 from ldmseg_d2.meta_arch.tasks import build_tasks
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
@@ -240,7 +241,8 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
         own.requires_grad_(True)
         for share, task in zip(drawn, tasks, strict=True):
             training += share * count_flops(task.autoencoder.decode, own, backward=True)[0]
-    forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if layout.joint else number)
+    forwards = network_passes(ldmseg.SAMPLER.NAME, ldmseg.SAMPLER.NUM_INFERENCE_STEPS)
+    forwards *= 1 if layout.joint else number
     return {
         "step": step * (1 if layout.joint else number),
         "inference": encode_image + forwards * step + sum(decode_all),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ldmseg_d2.config import SAMPLERS
 from ldmseg_d2.diffusion import (
     INPAINTING_METHODS,
     build_scheduler,
@@ -46,7 +47,7 @@ def complete(seeds, mask, method, *, scheduler="DDPM", prediction="sample", step
 
 
 @pytest.mark.parametrize("prediction", PREDICTION_TYPES)
-@pytest.mark.parametrize("scheduler", ["DDIM", "DDPM"])
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("method", INPAINTING_METHODS)
 def test_known_cells_come_out_as_given_and_one_seed_gives_one_result(method, scheduler, prediction):
     mask = left_half(0, 1, batch=2)
@@ -62,7 +63,7 @@ def test_known_cells_come_out_as_given_and_one_seed_gives_one_result(method, sch
     assert not torch.allclose(free[~keep], first[~keep])
 
 
-@pytest.mark.parametrize("scheduler", ["DDIM", "DDPM"])
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("method", INPAINTING_METHODS)
 def test_a_sample_depends_on_no_other_known_or_not(method, scheduler):
     _, together = complete((3, 4, 5), left_half(1, batch=3), method, scheduler=scheduler)
@@ -143,6 +144,34 @@ def test_jumps_follow_the_forward_process():
         mean, variance = mean * (1 - beta) ** 0.5, variance * (1 - beta) + beta
     assert x.mean() == pytest.approx(mean, abs=0.02)
     assert x.var() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_network_passes_of_repaint_are_at_the_jumps_level(scheduler):
+    """Each pass is at a timestep of its own; after a jump up, x_t has that timestep's variance."""
+    seen = []
+
+    def record(x_t, t, previous):
+        seen.append((int(t[0]), x_t.std().item()))
+        return torch.zeros_like(x_t)  # all of x0 is known to be 0
+
+    own, shape = generators(0), (1, 64, 64)
+    sample_latents(
+        record, initial_noise(shape, own),
+        scheduler=build_scheduler(scheduler, prediction_type="sample"), num_inference_steps=5,
+        self_conditioning=False, generators=own, known_latents=torch.zeros(1, *shape),
+        known_mask=(torch.arange(64) < 1).expand(1, 1, 64, 64), inpainting="repaint",
+        repaint_jump_length=2, repaint_resamples=2,
+    )  # fmt: skip
+    steps = [0, 1, 2, 1, 2, 3, 4, 3, 4]
+    expected = [999 - 200 * i for i in steps]
+    if scheduler == "Heun":
+        pairs = [(t, t - 200) if t > 199 else (t,) for t in expected]
+        expected = [t for pair in pairs for t in pair]
+    assert [t for t, _ in seen] == expected
+    alphas = build_scheduler("DDPM").alphas_cumprod
+    for t, deviation in seen:
+        assert deviation == pytest.approx((1 - alphas[t]).sqrt().item(), abs=0.05)
 
 
 @pytest.mark.parametrize("steps,jump,resamples", [(10, 3, 2), (20, 5, 3), (7, 1, 4), (4, 9, 5)])

@@ -77,7 +77,7 @@ def test_zero_terminal_snr():
 
 
 def test_unknown_names_raise():
-    with pytest.raises(ValueError, match="allowed: DDIM, DDPM"):
+    with pytest.raises(ValueError, match="allowed: DDIM, DDPM, DPMSolver"):
         build_scheduler("Euler")
     with pytest.raises(ValueError, match="min_snr, uniform"):
         timestep_loss_weights(build_scheduler("DDIM"), weighting="linear")

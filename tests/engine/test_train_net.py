@@ -48,6 +48,10 @@ def tiny_opts(folder: Path, *more: object) -> list[str]:
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER takes a value of type int, such as 40000"),
         (["SOLVER.BASE_LR", "1"], "SOLVER.BASE_LR takes a value of type float"),
         (["SOLVER.MAX_ITER"], "Options come in pairs"),
+        (
+            ["MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE", "cos"],
+            "MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE cannot be 'cos': it must be one of",
+        ),
         (["INPUT.LDMSEG.RESIZE", "squares"], "INPUT.LDMSEG.RESIZE cannot be 'squares'"),
         (["MODEL.LDMSEG.SAMPLER.NAME", "ddim"], "Did you mean DDIM?"),
     ],

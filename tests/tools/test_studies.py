@@ -82,3 +82,27 @@ def test_capacity(tmp_path, catalogs):
     assert set(runs[2]["results"]["ordered"]) == set(capacity.LABELS)
     with pytest.raises(FileExistsError, match="another size, seed"):
         tool.main([*argv, "--seed", "1", *TINY])
+
+
+@pytest.mark.slow
+def test_samplers(tmp_path, catalogs):
+    write_scenes(tmp_path / "scenes", "val", num_images=2, size=64, seed=0)
+    register_all(str(tmp_path), overwrite=True)
+    tool = load("study_samplers")
+    argv = ["--weights", "", "--samplers", "DDPM", "Heun", "--steps", "1", "2", "--images", "2"]
+    argv += ["--spacings", "trailing", "--latency-rounds", "1", "--output", str(tmp_path / "out")]
+    tool.main([*argv, "--doc", str(tmp_path / "docs" / "S.md"), *TINY])
+    text = (tmp_path / "docs" / "S.md").read_text()
+    for title in ("| PQ, class-agnostic ", "| PQ ", "| mIoU ", "| passes / latency "):
+        assert title in text
+    assert "with random weights" in text and "the first 2 pictures of scenes_val, seed(s) 0" in text
+    assert "| 3 / " in text  # passes of Heun with two steps
+    assert (tmp_path / "docs" / "images" / "study_samplers.png").is_file()
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(found["records"]) == 4 and len(found["latency"]) == 5
+    # Another seed joins what is there, in its own page.
+    tool.main(["--seeds", "1", *argv, *TINY])
+    text = (tmp_path / "out" / "STUDIES.md").read_text()
+    assert "mean of 2 seeds of the noise" in text and "seed(s) 0, 1" in text
+    with pytest.raises(ValueError, match="another run: images is 2 there and 1 here"):
+        tool.main([*argv, "--images", "1", *TINY])
