@@ -4,6 +4,7 @@ from .inpainting import INPAINTING_METHODS
 from .sampling import initial_noise, sample_latents
 from .schedule import (
     build_scheduler,
+    high_noise_timesteps,
     output_of_x0,
     predicted_x0,
     prediction_target,
@@ -16,6 +17,7 @@ __all__ = [
     "DiffusionLoss",
     "build_scheduler",
     "diffusion_loss",
+    "high_noise_timesteps",
     "initial_noise",
     "output_of_x0",
     "predicted_x0",

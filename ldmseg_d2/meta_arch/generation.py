@@ -39,7 +39,7 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
         image_generator(entry.get("seed", model.seed), key, model.device)
         for entry, key in model.layout.noise_keys(entries, batch)
     ]
-    noise = initial_noise(model.latent_shape, generators)
+    noise = model.noise_options.x_T(initial_noise(model.latent_shape, generators))
 
     # 3. What is given of the segments, as clean latents.
     given = GivenSegments(
@@ -136,6 +136,7 @@ class GivenSegments:
             image_size=task.image_size,
             id_assignment=task.id_assignment,
             position_edges=task.position_edges,
+            position_weight=task.position_weight,
             generators=[generators[row] for row in block.rows],
             predict=lambda: block.of(predict()),
             cell_rule=model.inpainting.cell_rule,
