@@ -52,8 +52,7 @@ class Settings(NamedTuple):
     def common(self) -> tuple[Any, ...]:
         """Keys and values of all rows."""
         return (
-            *("SOLVER.AMP.ENABLED", True, "DATALOADER.NUM_WORKERS", 0),
-            *("TEST.MAX_IMAGES", self.images),
+            *("DATALOADER.NUM_WORKERS", 0, "TEST.MAX_IMAGES", self.images),
             *("MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", self.steps[-1]),
             *self.opts,
         )
