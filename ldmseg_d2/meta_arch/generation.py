@@ -27,6 +27,11 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
         batched_inputs: the input dicts.
         condition: (B, C', h, w) of their photos.
     """
+    if model.noise_options.regression and model.num_inference_steps != 1:
+        raise ValueError(
+            "a model of MODEL.LDMSEG.DIFFUSION.REGRESSION gives its result in one step: set "
+            f"num_inference_steps to 1, it is {model.num_inference_steps}"
+        )
     # 1. Every draw of a picture is an input of its own.
     pictures, entries = repeat_draws(batched_inputs)
     condition = condition[pictures]
