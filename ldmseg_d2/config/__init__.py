@@ -17,19 +17,24 @@ __all__ = [
     "CLASSIFIERS",
     "ID_ASSIGNMENTS",
     "LOSS_WEIGHTINGS",
+    "MATCHED_ASSIGNMENTS",
     "PREDICTION_TYPES",
     "SAMPLERS",
     "TASK_MODES",
     "TIMESTEP_SPACINGS",
+    "TIMESTEP_SAMPLINGS",
     "add_ldmseg_config",
 ]
 
-ID_ASSIGNMENTS = ("random", "ordered", "positional", "matched")
+# Those for which the network itself predicts first.
+MATCHED_ASSIGNMENTS = ("matched", "matched_positional")
+ID_ASSIGNMENTS = ("random", "ordered", "positional", *MATCHED_ASSIGNMENTS)
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 LOSS_WEIGHTINGS = ("min_snr", "uniform")
 SAMPLERS = ("DDIM", "DDPM", "DPMSolver++", "UniPC", "LCM", "Heun")
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
 BETA_SCHEDULES = ("scaled_linear", "linear", "cosine", "squaredcos_cap_v2")
+TIMESTEP_SAMPLINGS = ("uniform", "high_noise")
 
 
 def add_ldmseg_config(cfg: CN) -> None:
@@ -62,8 +67,12 @@ def add_ldmseg_config(cfg: CN) -> None:
     #   "matched":    for every sample the ids that lie nearest to what the network itself predicts
     #                 from pure noise (Hungarian matching over segments and ids; one more forward
     #                 pass without gradient). The noise, not the data, then decides between
-    #                 equivalent namings.
+    #                 equivalent namings;
+    #   "matched_positional": matched, but an id costs MATCHED_POSITION_WEIGHT (logits) for every
+    #                 bit in which it differs from the segment's positional code: 0 is "matched",
+    #                 a very large one nearly "positional".
     cfg.MODEL.LDMSEG.ID_ASSIGNMENT = "random"
+    cfg.MODEL.LDMSEG.MATCHED_POSITION_WEIGHT = 1.0
     cfg.MODEL.LDMSEG.POSITIONAL = CN()
     # Inner edges of the bins of a centroid's y and x, as increasing fractions of the picture's
     # height and width; 2^bits - 1 edges each. Empty: equal bins. The bits of y are

@@ -48,6 +48,8 @@ def _add_autoencoder_config(cfg: CN) -> None:
     # How latents are scaled for the diffusion model: "fixed" multiplies by SCALING_FACTOR (the
     # paper); "standardize" subtracts each channel's mean and divides by its standard deviation
     # (running statistics of stage 1), then multiplies by SCALING_FACTOR.
+    # Stage 2 may take another one than stage 1 had, but no "standardize" of latents that stage 1
+    # did not measure.
     ae.NORMALIZATION = "fixed"
     ae.SCALING_FACTOR = 0.18215
     # Losses of stage 1: weights of cross-entropy over ids, binary cross-entropy and dice per
@@ -88,6 +90,17 @@ def _add_diffusion_config(cfg: CN) -> None:
     # PREDICTION_TYPE) or "uniform" (1).
     d.LOSS_WEIGHTING = "min_snr"
     d.MIN_SNR_GAMMA = 2.0
+    # Which timesteps training draws: "uniform" (the paper), or "high_noise", with the density
+    # p(t) = POWER t^(POWER - 1) / T^POWER on [0, T): t = T u^(1 / POWER), rounded down, u uniform.
+    # POWER 1 is uniform, 2 draws the noisy half three times as often as the other.
+    d.TIMESTEP_SAMPLING = "uniform"
+    d.TIMESTEP_POWER = 2.0
+    # No diffusion at all: the same network learns to give x0 from zeros instead of noise, at
+    # t = T - 1, and gives its result in one step. Needs PREDICTION_TYPE "sample", no
+    # SELF_CONDITIONING, and SAMPLER.NUM_INFERENCE_STEPS 1 with "trailing" spacing; the keys of
+    # noise, weights and timesteps have no effect. "matched" ids are then matched to the network's
+    # one prediction for the photo, which makes a choice of its own between equivalent namings.
+    d.REGRESSION = False
     # Leave latent cells that are mostly void in the ground truth out of the loss.
     d.MASKED_LOSS = True
     # Weight of a cross-entropy between the decoded x0 prediction and the ids (pixels that are not

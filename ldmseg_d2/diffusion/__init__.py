@@ -5,6 +5,7 @@ from .sampling import initial_noise, sample_latents
 from .schedule import (
     add_noise,
     build_scheduler,
+    high_noise_timesteps,
     network_passes,
     output_of_x0,
     predicted_x0,
@@ -19,6 +20,7 @@ __all__ = [
     "add_noise",
     "build_scheduler",
     "diffusion_loss",
+    "high_noise_timesteps",
     "initial_noise",
     "network_passes",
     "output_of_x0",

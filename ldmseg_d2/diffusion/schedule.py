@@ -169,6 +169,29 @@ def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -
     return a * x0 + s * noise
 
 
+def high_noise_timesteps(u: Tensor, num_timesteps: int, power: float) -> Tensor:
+    """Timesteps that are drawn the more often the noisier they are.
+
+    t = T u^(1 / power), rounded down: the density of t / T is power (t / T)^(power - 1), so that
+    P(t < n) = (n / T)^power.
+
+    Args:
+        u: (B,) uniform in [0, 1).
+        num_timesteps: T.
+        power: above 0; 1 is uniform, below 1 little noise is drawn more often.
+
+    Returns:
+        (B,) int64 in 0..T - 1.
+
+    Raises:
+        ValueError: a power that is not above 0.
+    """
+    if not power > 0:
+        raise ValueError(f"MODEL.LDMSEG.DIFFUSION.TIMESTEP_POWER must be above 0, got {power}")
+    t = (u.double() ** (1 / power) * num_timesteps).long()
+    return t.clamp(max=num_timesteps - 1)
+
+
 def prediction_target(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """What the network should output at x_t: epsilon, x0 or v (arXiv 2202.00512, appendix D).
 

@@ -33,6 +33,7 @@ def diffusion_loss(
     valid: Tensor | None = None,
     known: Tensor | None = None,
     self_conditioning_mask: Tensor | None = None,
+    x_t: Tensor | None = None,
 ) -> DiffusionLoss:
     """Weighted, masked squared error of one denoising step.
 
@@ -50,13 +51,16 @@ def diffusion_loss(
             inpainting; None: none.
         self_conditioning_mask: (B,) bool, samples that see the network's own first prediction
             (Analog Bits, algorithm 1); None: the network takes no self-conditioning.
+        x_t: (B, C, h, w) what the network sees instead of the forward process' x_t: zeros in a
+            regression, for which any trace of x0 would give the answer away.
 
     Returns:
         The loss, what it is the mean of, and the predicted x0. The loss is 0 (with gradient 0)
         where nothing is valid.
     """
     # 1. Forward diffusion.
-    x_t = add_noise(scheduler, x0, noise, t)  # [B, C, h, w]
+    if x_t is None:
+        x_t = add_noise(scheduler, x0, noise, t)  # [B, C, h, w]
     if known is not None:
         x_t = torch.where(known, x0, x_t)
         valid = ~known if valid is None else valid & ~known

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ldmseg_d2.config import MATCHED_ASSIGNMENTS
 from ldmseg_d2.diffusion import network_passes
 from ldmseg_d2.meta_arch import build
 from ldmseg_d2.meta_arch.tasks import build_tasks
@@ -233,7 +234,7 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     diffusion = ldmseg.DIFFUSION
     if diffusion.SELF_CONDITIONING and diffusion.SELF_CONDITIONING_PROB > 0:
         training += forward
-    if ldmseg.ID_ASSIGNMENT == "matched" and "instance" in layout.names:
+    if ldmseg.ID_ASSIGNMENT in MATCHED_ASSIGNMENTS and "instance" in layout.names:
         task = layout.names.index("instance")
         # The pass is made for the whole batch.
         training += forward + drawn[task] * decode[task]

@@ -15,7 +15,7 @@ from ..modeling.depth_autoencoder import DepthAutoencoder
 from ..modeling.image_encoder import ImageEncoder, build_image_encoder
 from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..modeling.weights import load_into, load_weights
+from ..modeling.weights import load_into, load_weights, without_prefixes
 from ..structures.known_parts import CELL_RULES
 from .inpainting import InpaintingOptions
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
@@ -89,7 +89,11 @@ def load_autoencoder_weights(autoencoder: LatentAutoencoder, path: str) -> None:
     state = load_weights(path)
     prefix = "autoencoder."
     inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    load_into(autoencoder, inner or state, source=f"{key} {path}")
+    inner = inner or state
+    if autoencoder.normalization == "fixed":
+        # A standardised one's networks work without its statistics, which "fixed" does not use.
+        inner = without_prefixes(inner, ("running_",))
+    load_into(autoencoder, inner, source=f"{key} {path}")
 
 
 def build_autoencoders(cfg: CfgNode) -> dict[str, LatentAutoencoder]:

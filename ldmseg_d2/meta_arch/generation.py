@@ -27,6 +27,11 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
         batched_inputs: the input dicts.
         condition: (B, C', h, w) of their photos.
     """
+    if model.noise_options.regression and model.num_inference_steps != 1:
+        raise ValueError(
+            "a model of MODEL.LDMSEG.DIFFUSION.REGRESSION gives its result in one step: set "
+            f"num_inference_steps to 1, it is {model.num_inference_steps}"
+        )
     # 1. Every draw of a picture is an input of its own.
     pictures, entries = repeat_draws(batched_inputs)
     condition = condition[pictures]
@@ -39,7 +44,7 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
         image_generator(entry.get("seed", model.seed), key, model.device)
         for entry, key in model.layout.noise_keys(entries, batch)
     ]
-    noise = initial_noise(model.latent_shape, generators)
+    noise = model.noise_options.x_T(initial_noise(model.latent_shape, generators))
 
     # 3. What is given of the segments, as clean latents.
     given = GivenSegments(
@@ -139,6 +144,7 @@ class GivenSegments:
             image_size=task.image_size,
             id_assignment=task.id_assignment,
             position_edges=task.position_edges,
+            position_weight=task.position_weight,
             generators=[generators[row] for row in block.rows],
             predict=lambda: block.of(predict()),
             cell_rule=model.inpainting.cell_rule,

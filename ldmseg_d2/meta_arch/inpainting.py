@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..config import MATCHED_ASSIGNMENTS
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..postprocessing import given_ids_by_overlap, given_ids_by_votes, paste_known
 from ..structures.known_parts import (
@@ -113,6 +114,7 @@ def encode_known_parts(
     generators: Sequence[torch.Generator],
     predict: Callable[[], Tensor],
     cell_rule: str = "all",
+    position_weight: float = 0.0,
 ) -> KnownBatch | None:
     """Latents of what is given.
 
@@ -127,13 +129,14 @@ def encode_known_parts(
             given id to contiguous class.
         autoencoder: encodes.
         image_size: side S of the square that the networks see.
-        id_assignment: "random", "ordered", "positional" or "matched".
-        position_edges: bins of y and of x, for "positional".
+        id_assignment: ``MODEL.LDMSEG.ID_ASSIGNMENT``.
+        position_edges: bins of y and of x, for "positional" and "matched_positional".
         generators: one per sample, from which the noise has been drawn already; "random" ids are
             drawn after it.
         predict: x0 (B, C, h, w) that the network predicts from the samples' noise, normalised;
-            called once, for "matched" ids alone.
+            called once, for "matched" and "matched_positional" ids alone.
         cell_rule: see :func:`known_cells`.
+        position_weight: of "matched_positional".
 
     Returns:
         None where nothing is given in the whole batch.
@@ -146,7 +149,7 @@ def encode_known_parts(
     if not any(given):
         return None
     decoded = None
-    if id_assignment == "matched":
+    if id_assignment in MATCHED_ASSIGNMENTS:
         decoded = autoencoder.decode(autoencoder.denormalize(predict()))
     factor = autoencoder.downsample_factor
     maps, cells, pictures = [], [], []
@@ -173,6 +176,7 @@ def encode_known_parts(
             x_edges=position_edges[1],
             predicted=None if decoded is None else decoded[index],
             expand=autoencoder.id_logits,
+            position_weight=position_weight,
         ).to(device)
         codes = table[fill_unknown(numbers, small.mask)]
         maps.append(pad_to_square(codes, image_size))

@@ -7,11 +7,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion import (
-    diffusion_loss,
-    predicted_x0,
-    timestep_loss_weights,
-)
+from ..diffusion import diffusion_loss, predicted_x0
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
 from .batching import SampleRandomness, stack_images
@@ -30,6 +26,7 @@ from .build import (
 from .generation import generate
 from .inpainting import InpaintingOptions
 from .latent_cache import LatentCache, build_latent_cache
+from .noise import NoiseOptions, build_noise_options, build_timestep_weights
 from .tasks import Task, TaskLayout, build_tasks
 from .tasks.classifier import SegmentClassifier
 from .tasks.known_cells import KnownCells, known_cells
@@ -56,6 +53,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         pixel_std: list[float],
         num_inference_steps: int = 50,
         inpainting: InpaintingOptions | None = None,
+        noise_options: NoiseOptions | None = None,
         self_conditioning_prob: float = 0.5,
         decoded_loss_weight: float = 0.0,
         train_inpainting_prob: float = 0.0,
@@ -79,6 +77,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             pixel_mean, pixel_std: of the photo's R, G, B.
             num_inference_steps: of the sampler.
             inpainting: how given parts of a mask enter the sampler; None: the paper's way.
+            noise_options: which timesteps training draws, or that it is a regression; None: the
+                paper's.
             self_conditioning_prob: probability of a first pass in training.
             decoded_loss_weight: weight of a loss of the decoded x0 prediction.
             train_inpainting_prob: share of training samples that have some cells given.
@@ -110,6 +110,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.train_size = train_size or image_size
         self.num_inference_steps = num_inference_steps
         self.inpainting = inpainting or InpaintingOptions()
+        self.noise_options = noise_options or NoiseOptions()
         self.self_conditioning_prob = self_conditioning_prob
         self.decoded_loss_weight = decoded_loss_weight
         self.train_inpainting_prob = train_inpainting_prob
@@ -136,16 +137,13 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "image_encoder": build_condition_encoder(cfg),
             "denoiser": build_denoiser(cfg),
             "scheduler": scheduler,
-            "timestep_weights": timestep_loss_weights(
-                scheduler,
-                weighting=ldmseg.DIFFUSION.LOSS_WEIGHTING,
-                gamma=ldmseg.DIFFUSION.MIN_SNR_GAMMA,
-            ),
+            "timestep_weights": build_timestep_weights(cfg, scheduler),
             "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
             "inpainting": build_inpainting_options(cfg),
+            "noise_options": build_noise_options(cfg),
             "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
             "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
@@ -222,8 +220,9 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
     def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
         # 1. Noise, and which tasks each picture teaches.
+        options = self.noise_options
         randomness = SampleRandomness(batched_inputs, self.device)
-        noise = randomness.randn(*self.latent_shape)
+        noise = options.x_T(randomness.randn(*self.latent_shape))
         batch = self.layout.for_training(self.tasks, batched_inputs, randomness)
         told = torch.tensor(batch.tasks, device=self.device)
 
@@ -250,7 +249,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             )
 
         # 4. One denoising step at a random timestep.
-        t = randomness.randint(len(self.timestep_weights))
+        t = options.timesteps(len(self.timestep_weights), randomness)
         chosen = None
         if self.denoiser.self_conditioning:
             chosen = randomness.rand() < self.self_conditioning_prob
@@ -266,6 +265,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             valid=targets.valid,
             known=known.latents,
             self_conditioning_mask=chosen,
+            x_t=noise if options.regression else None,
         )
         losses = losses_by_task(
             self.tasks,

@@ -2,10 +2,12 @@
 
 from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code, semantic_codes
 from .depth import DepthNormalization
-from .panoptic import assign_ids, keep_largest, match_ids, relabel, segment_areas, segment_masks
+from .matching import PositionPull, match_ids
+from .panoptic import assign_ids, keep_largest, relabel, segment_areas, segment_masks
 
 __all__ = [
     "DepthNormalization",
+    "PositionPull",
     "assign_ids",
     "code_matrix",
     "decode_bits",

@@ -15,13 +15,12 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from .matching import PositionPull, predicted_id_table
 from .panoptic import (
-    matched_id_table,
     ordered_id_table,
     positional_id_table,
     random_id_table,
     segment_centroids,
-    segment_means,
 )
 
 # An id PNG, in which results are saved, holds 24 bits.
@@ -179,12 +178,14 @@ def given_id_table(
     x_edges: Sequence[float] = (),
     predicted: Tensor | None = None,
     expand: Callable[[Tensor], Tensor] | None = None,
+    position_weight: float = 0.0,
 ) -> Tensor:
     """The id under which the model would know each given segment, by its own assignment.
 
     "random" draws distinct ids; "ordered" and "positional" go by the centroid of the given part;
     "matched" takes the ids that the network's own prediction from the sample's noise comes nearest
-    to in the given parts, so that what is new agrees with what is given.
+    to in the given parts, so that what is new agrees with what is given; "matched_positional" those
+    that are near to the code of the given part's place as well.
 
     Args:
         ids: (h, w) int64 at the network's size: 1..K the given segments, 0 elsewhere.
@@ -192,9 +193,11 @@ def given_id_table(
         method: ``MODEL.LDMSEG.ID_ASSIGNMENT``.
         num_bits: bits of an id.
         generator: of the random ids.
-        y_edges, x_edges: of "positional".
+        y_edges, x_edges: of "positional" and "matched_positional".
         predicted: (C, h, w) decoded x0 prediction, and
-        expand: linear map from (B, C, h, w) to logits (B, 2^num_bits, h, w): for "matched".
+        expand: linear map from (B, C, h, w) to logits (B, 2^num_bits, h, w): for "matched" and
+            "matched_positional".
+        position_weight: of "matched_positional", see :class:`PositionPull`.
 
     Returns:
         (K + 1,) int64 on the CPU, distinct ids in 1..2^num_bits - 1; 0 stays 0.
@@ -208,19 +211,21 @@ def given_id_table(
         )
     if method == "random":
         return random_id_table(num_segments, 2**num_bits, generator).cpu()
-    if method == "matched":
+    if method in ("matched", "matched_positional"):
         if predicted is None or expand is None:
             raise ValueError("matched ids need the decoded prediction and the map to logits of ids")
-        means = segment_means(ids, predicted, num_segments)  # [K, C]
-        scores = expand(means.T[None, :, :, None])[0, :, :, 0].T  # [K, 2^num_bits]
-        return matched_id_table(scores)
+        position = PositionPull(position_weight, y_edges, x_edges)
+        return predicted_id_table(
+            ids, num_segments, predicted, expand, None if method == "matched" else position
+        )
     centroids = segment_centroids(ids, num_segments)
     if method == "ordered":
         return ordered_id_table(centroids).cpu()
     if method == "positional":
         return positional_id_table(centroids, num_bits, y_edges, x_edges)
     raise ValueError(
-        f"MODEL.LDMSEG.ID_ASSIGNMENT is {method!r}; allowed: random, ordered, positional, matched"
+        f"MODEL.LDMSEG.ID_ASSIGNMENT is {method!r}; allowed: random, ordered, positional, matched, "
+        "matched_positional"
     )
 
 

@@ -3,9 +3,10 @@
 import json
 import logging
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,22 +15,22 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
-from torch import nn
 
 from ldmseg_d2.engine import Trainer, load_config
 from ldmseg_d2.engine.config import check_datasets
 from ldmseg_d2.engine.hooks import EvalHook
 from ldmseg_d2.engine.reporting import write_results
 
+from .curve import Curve, CurveHook, Evaluate, read_curve
+
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECORD, CONFIG, TIMES = "record.json", "config.yaml", "seconds.json"
+RECORD, CONFIG, TIMES, CURVE = "record.json", "config.yaml", "seconds.json", "curve.json"
 # Iterations between checkpoints: a share of the run, which an interruption costs, or more.
 CHECKPOINT_SHARE, LEAST_CHECKPOINT_PERIOD = 1 / 3, 100
-
-# From the config and the trained model to what is kept of its evaluation, as JSON can hold it.
-Evaluate = Callable[[CfgNode, nn.Module], dict[str, Any]]
+# Iterations that measure how long one takes; the first ones, which are slower, are left out.
+CALIBRATION, CALIBRATION_WARMUP = 20, 5
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,16 @@ class Run:
     opts: tuple[Any, ...] = ()
 
 
-def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any]:
+def do_run(
+    run: Run, output: str | Path, *, evaluate: Evaluate, curve: Curve | None = None
+) -> dict[str, Any]:
     """Train and evaluate, or continue, or read what was done before.
 
     Args:
         run: what to train.
         output: folder of the study; the run's own is below it.
         evaluate: called with the config and the trained (averaged) model in eval mode.
+        curve: evaluate in between as well; the record then has "curve", iterations to results.
 
     Returns:
         The run's record, see :func:`_record`.
@@ -70,15 +74,43 @@ def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any
     if not record_path.is_file():
         _check_data(cfg)
         logger.info("Run %s: %d iterations, in %s", run.name, run.iterations, folder)
-        trainer = _train(cfg)
+        trainer = _train(cfg, curve)
         results = evaluate(cfg, trainer.evaluation_model.eval())
         record = _record(run, cfg, results)
+        if curve is not None:
+            record["curve"] = read_curve(folder / CURVE)
         # Also turns what is not finite into null.
         write_results(record_path, record)
         # Of no use once the last one is there.
         for path in folder.glob("model_[0-9]*.pth"):
             path.unlink()
     return json.loads(record_path.read_text())
+
+
+def seconds_per_iteration(run: Run, path: str | Path) -> float:
+    """How long an iteration of a run takes, by a short training of its own that leaves no trace.
+
+    Args:
+        run: its ``iterations`` do not matter.
+        path: of a JSON file, run name to seconds; what is there is not measured again, so that a
+            study that goes on trains as long as it would have.
+
+    Returns:
+        The median, of CPU time on a CPU, of wall time on a GPU.
+    """
+    path = Path(path)
+    known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    if run.name not in known:
+        short = replace(run, iterations=CALIBRATION_WARMUP + CALIBRATION)
+        with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as folder:
+            cfg = run_config(short, Path(folder))
+            check_datasets(cfg)
+            _train(cfg)
+            seconds = json.loads(Path(folder, TIMES).read_text())[_clock(cfg)]
+        known[run.name] = median(seconds[CALIBRATION_WARMUP:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_results(path, known)
+    return known[run.name]
 
 
 def run_config(run: Run, folder: Path) -> CfgNode:
@@ -98,12 +130,23 @@ def run_config(run: Run, folder: Path) -> CfgNode:
 
 
 class StudyTrainer(Trainer):
-    """The trainer without evaluation, whose iterations are timed."""
+    """The trainer without the usual evaluation, whose iterations are timed."""
+
+    def __init__(self, cfg: CfgNode, curve: Curve | None = None) -> None:
+        """
+        Args:
+            cfg: see :class:`Trainer`.
+            curve: evaluations in between, which are not timed.
+        """
+        self._curve = curve
+        super().__init__(cfg)
 
     def build_hooks(self) -> list[HookBase]:
-        """The timer comes first, so that it counts no hook's time."""
+        """The timer comes first, so that it counts no hook's time, but for the curve's."""
+        folder = Path(self.cfg.OUTPUT_DIR)
+        curve = [CurveHook(folder / CURVE, self._curve)] if self._curve else []
         kept = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
-        return [StepTimer(Path(self.cfg.OUTPUT_DIR, TIMES), self.cfg.MODEL.DEVICE), *kept]
+        return [*curve, StepTimer(folder / TIMES, self.cfg.MODEL.DEVICE), *kept]
 
 
 class StepTimer(HookBase):
@@ -141,9 +184,13 @@ class StepTimer(HookBase):
         return time.process_time(), time.perf_counter()
 
 
-def _train(cfg: CfgNode) -> Trainer:
+def _clock(cfg: CfgNode) -> str:
+    return "wall" if cfg.MODEL.DEVICE.startswith("cuda") else "cpu"
+
+
+def _train(cfg: CfgNode, curve: Curve | None = None) -> Trainer:
     seed_all_rng(cfg.SEED)
-    trainer = StudyTrainer(cfg)
+    trainer = StudyTrainer(cfg, curve)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
         trainer.train()
@@ -197,7 +244,7 @@ def _record(run: Run, cfg: CfgNode, results: dict[str, Any]) -> dict[str, Any]:
     """
     seconds = json.loads(Path(cfg.OUTPUT_DIR, TIMES).read_text())
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
-    each = median(seconds["wall" if on_gpu else "cpu"])
+    each = median(seconds[_clock(cfg)])
     post, sampler = cfg.MODEL.LDMSEG.POSTPROCESS, cfg.MODEL.LDMSEG.SAMPLER
     samples = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
     return {

@@ -14,7 +14,7 @@ from ldmseg_d2.meta_arch.generation import GivenSegments
 from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
 from ldmseg_d2.model_zoo import get
 
-ASSIGNMENTS = ("random", "ordered", "positional", "matched")
+ASSIGNMENTS = ("random", "ordered", "positional", "matched", "matched_positional")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,9 @@ def maps(outputs):
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-@pytest.mark.parametrize("assignment", ["random", "ordered", "positional", "matched"])
+@pytest.mark.parametrize(
+    "assignment", ["random", "ordered", "positional", "matched", "matched_positional"]
+)
 def test_training_gives_scalar_losses_and_gradients(prediction_type, assignment):
     model = build(
         "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE", prediction_type,

@@ -116,7 +116,7 @@ def scattered(seed, count):
 @given(
     seed=st.integers(0, 999),
     count=st.integers(0, 15),
-    method=st.sampled_from(("random", "ordered", "positional", "matched")),
+    method=st.sampled_from(("random", "ordered", "positional", "matched", "matched_positional")),
 )
 def test_codes_are_distinct_and_never_void(seed, count, method):
     generator = torch.Generator().manual_seed(seed)

@@ -14,12 +14,8 @@ from ldmseg_d2.structures import (
     match_ids,
     segment_masks,
 )
-from ldmseg_d2.structures.panoptic import (
-    matched_id_table,
-    positional_id_table,
-    segment_centroids,
-    segment_means,
-)
+from ldmseg_d2.structures.matching import matched_id_table, segment_means
+from ldmseg_d2.structures.panoptic import positional_id_table, segment_centroids
 
 METHODS = ("random", "ordered", "positional")
 

@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
-from ldmseg_d2.studies import capacity
+from ldmseg_d2.studies import capacity, runs
+from ldmseg_d2.studies.curve import Curve, read_curve
+from ldmseg_d2.studies.runs import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -106,3 +109,68 @@ def test_samplers(tmp_path, catalogs):
     assert "mean of 2 seeds of the noise" in text and "seed(s) 0, 1" in text
     with pytest.raises(ValueError, match="another run: images is 2 there and 1 here"):
         tool.main([*argv, "--images", "1", *TINY])
+
+
+@pytest.mark.slow
+def test_training(tmp_path, catalogs, monkeypatch):
+    for split, number in (("train", 4), ("val", 2)):
+        write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
+    register_all(str(tmp_path), overwrite=True)
+    tool = load("study_training")
+    output = tmp_path / "study"
+    argv = ["--factors", "noise", "latent_noise", "--images", "2", "--steps", "2", "1"]
+    argv += ["--minutes", "0.001", "--output", str(output), "SOLVER.IMS_PER_BATCH", "2", *TINY]
+    monkeypatch.setattr("ldmseg_d2.studies.runs.CALIBRATION", 2)
+    # The minutes hold at least one iteration: three, for points of the curve.
+    seconds = tool.study.seconds_per_iteration
+    monkeypatch.setattr(tool.study, "seconds_per_iteration", lambda *a: min(seconds(*a), 0.02))
+    tool.main(argv)
+    page = output / "STUDIES.md"
+    text = page.read_text()
+    for title in ("uniform t, min-SNR", "0.3, trained here", "matched ids", "positional ids"):
+        assert f"| {title} " in text
+    assert (output / "images" / "study_training_scenes_val.png").is_file()
+    runs = {run["name"]: run for run in json.loads((output / "results.json").read_text())["runs"]}
+    assert {"stage1", "stage1_latent_noise_0", "seed0/regression_positional_ids"} <= set(runs)
+    baseline = runs["seed0/baseline_the_config"]
+    assert baseline["iterations"] == 3 and set(baseline["curve"]) == {"1", "2"}
+    assert set(baseline["results"]["steps"]) == {"1", "2"}
+    assert 0 <= baseline["results"]["inpainting"]["given_ids"] <= 100
+    assert set(runs["seed0/regression_matched_ids"]["results"]["steps"]) == {"1"}
+    times = json.loads((output / "seconds_per_iteration.json").read_text())
+    assert set(times) == {name.removeprefix("seed0/") for name in runs}
+
+    # Again: nothing is measured or trained.
+    monkeypatch.setattr("ldmseg_d2.studies.runs.StudyTrainer.train", None)
+    tool.main(argv)
+    assert page.read_text() == text
+
+
+def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
+    """Evaluated in between, and interrupted at such a point: the same weights, all points."""
+    write_scenes(tmp_path / "scenes", "train", num_images=4, size=64, seed=0)
+    register_all(str(tmp_path), overwrite=True)
+    run = Run("r", "configs/scenes/ldmseg_scenes64.yaml", 4, (*TINY, "SOLVER.IMS_PER_BATCH", 2))
+    seen = []
+
+    def evaluate(cfg, model):
+        assert not model.training
+        seen.append(torch.rand(()))
+        if len(seen) == 2 and "stop" in cfg.OUTPUT_DIR:
+            raise KeyboardInterrupt
+        return {"mean": sum(float(p.mean()) for p in model.parameters())}
+
+    finals, curves = [], []
+    for name, curve in (("plain", None), ("stop", Curve((1, 3), evaluate))):
+        seen.clear()
+        cfg = runs.run_config(run, tmp_path / name)
+        for _ in range(2):
+            try:
+                trainer = runs._train(cfg, curve)
+            except KeyboardInterrupt:
+                continue
+        finals.append(trainer.unwrapped_model.state_dict())
+        curves.append(read_curve(tmp_path / name / runs.CURVE))
+    assert finals[0].keys() == finals[1].keys()
+    assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[0])
+    assert set(curves[1]) == {"1", "3"} and curves[0] == {} and len(seen) == 3

@@ -7,11 +7,11 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from ...config import ID_ASSIGNMENTS
+from ...config import ID_ASSIGNMENTS, MATCHED_ASSIGNMENTS
 from ...losses import factored_cross_entropy, id_cross_entropy
 from ...modeling.mask_autoencoder import MaskAutoencoder
 from ...postprocessing import logits_to_panoptic
-from ...structures import match_ids
+from ...structures import PositionPull, match_ids
 from ..batching import SampleRandomness, pool_valid, shown_size, stack_segment_ids
 from .base import TASK_REGISTRY, Predict, Target, Task
 
@@ -71,14 +71,17 @@ class InstanceTask(IdTask):
         *,
         id_assignment: str = "random",
         position_edges: tuple[list[float], list[float]] = ((), ()),
+        position_weight: float = 1.0,
         postprocess: dict | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             autoencoder: of masks.
-            id_assignment: "random", "ordered", "positional" or "matched".
-            position_edges: inner bin edges of y and x for "positional"; empty: equal bins.
+            id_assignment: one of ``ID_ASSIGNMENTS``.
+            position_edges: inner bin edges of y and x for "positional" and "matched_positional";
+                empty: equal bins.
+            position_weight: of "matched_positional", see :class:`PositionPull`.
             postprocess: keyword arguments of ``logits_to_panoptic``.
             kwargs: see :class:`IdTask`.
 
@@ -92,6 +95,7 @@ class InstanceTask(IdTask):
             )
         self.id_assignment = id_assignment
         self.position_edges = position_edges
+        self.position_weight = position_weight
         self.postprocess = postprocess or {}
 
     @classmethod
@@ -101,6 +105,7 @@ class InstanceTask(IdTask):
             **super().from_config(cfg),
             "id_assignment": ldmseg.ID_ASSIGNMENT,
             "position_edges": (ldmseg.POSITIONAL.Y_EDGES, ldmseg.POSITIONAL.X_EDGES),
+            "position_weight": ldmseg.MATCHED_POSITION_WEIGHT,
             "postprocess": postprocess_arguments(cfg),
         }
 
@@ -122,14 +127,17 @@ class InstanceTask(IdTask):
         Args:
             segment_ids: (N, S, S) int64, consecutive ids in each map.
             randomness: of "random" ids.
-            predict: "matched" ids come near to what it gives.
+            predict: "matched" and "matched_positional" ids come near to what it gives.
 
         Returns:
             (N, S, S) int64.
         """
-        if self.id_assignment == "matched":
+        if self.id_assignment in MATCHED_ASSIGNMENTS:
+            position = None
+            if self.id_assignment == "matched_positional":
+                position = PositionPull(self.position_weight, *self.position_edges)
             decoded = self.decode_latents(predict())
-            return match_ids(segment_ids, decoded, self.autoencoder.id_logits)
+            return match_ids(segment_ids, decoded, self.autoencoder.id_logits, position)
         return randomness.assign_ids(
             segment_ids,
             num_bits=self.autoencoder.num_bits,
