@@ -62,7 +62,7 @@ def _add_mask2former_config(cfg: CN) -> None:
     m.LOSS.NUM_POINTS = 12544
     m.LOSS.OVERSAMPLE_RATIO = 3.0
     m.LOSS.IMPORTANCE_RATIO = 0.75
-    # Photos are padded at the right and bottom to a multiple of this; the backbone's largest stride.
+    # Photos are padded to a multiple of this, pixels: the backbone's largest stride.
     m.SIZE_DIVISIBILITY = 32
     m.POSTPROCESS = p = CN()
     # A query needs this probability of its class, else it is dropped.

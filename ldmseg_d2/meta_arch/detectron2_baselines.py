@@ -189,8 +189,8 @@ class PanopticDeepLabBaseline(PanopticDeepLab):
                 ``width``; in training ``sem_seg``, ``center``, ``offset`` and their weights.
 
         Returns:
-            Training: Detectron2's losses. Test: a list of dicts with ``panoptic_seg``, ``instances``
-            and ``sem_seg`` (C, H, W) logits.
+            Training: Detectron2's losses. Test: a list of dicts with ``panoptic_seg``,
+            ``instances`` and ``sem_seg`` (C, H, W) logits.
         """
         if self.training:
             if "center" not in batched_inputs[0]:

@@ -60,9 +60,7 @@ class HFMask2Former(nn.Module):
         classes = dataset_classes(cfg)
         losses = loss_arguments(**{key.lower(): value for key, value in m.LOSS.items()})
         if m.PRETRAINED:
-            network = load_mask2former(
-                m.PRETRAINED, num_classes=classes.num_classes, losses=losses
-            )
+            network = load_mask2former(m.PRETRAINED, num_classes=classes.num_classes, losses=losses)
         else:
             network = build_mask2former(
                 num_classes=classes.num_classes,
