@@ -89,6 +89,11 @@ def build_small_resnet(
     stem = SmallStem(in_channels, stem_channels, stem_stride)
     stages, width = [], stem_channels
     for wide, blocks, stride in zip(channels, num_blocks, strides):
+        if stride > 1 and wide == width:  # Detectron2's block would have no conv on its shortcut
+            raise ValueError(
+                f"MODEL.SMALL_RESNET: a stage with stride {stride} needs other channels than "
+                f"before it, got {width} and {wide}"
+            )
         stages.append(
             ResNet.make_stage(
                 BasicBlock,
