@@ -100,6 +100,7 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.80",
         "ruff>=0.4",
         "scikit-image>=0.20",  # as in "inpainting": a baseline that the tests run
+        "transformers>=4.41",  # as in "baselines"
     ],
     # Since 6.10 gr.HTML tells its script of new values.
     "app": ["gradio>=6.10"],

@@ -32,6 +32,9 @@ SD15_VAE = {
     "norm_num_groups": 32,
 }
 
+OURS = ("LDMSeg", "LDMSegAutoencoder", "LDMSegDepthAutoencoder")
+BASELINES = ("HFMask2Former", "PanopticFPNBaseline", "PanopticDeepLabBaseline")
+
 CONFIGS = sorted(str(p.relative_to(config_root())) for p in config_root().rglob("*.yaml"))
 
 
@@ -50,7 +53,7 @@ def build_on_meta(cfg: CfgNode) -> torch.nn.Module:
     cost neither memory nor time.
     """
     cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS = ""
-    cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = ""
+    cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = cfg.MODEL.MASK2FORMER.PRETRAINED = ""
     if "PRETRAINED" in cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS:
         cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
     cfg.MODEL.DEVICE = "meta"
@@ -67,7 +70,8 @@ def test_config_loads_and_builds(name):
     cfg = get_config(name)
     if Path(name).name.startswith("Base-"):
         return
-    assert cfg.MODEL.META_ARCHITECTURE in ("LDMSeg", "LDMSegAutoencoder", "LDMSegDepthAutoencoder")
+    names = BASELINES if "baselines" in name else OURS
+    assert cfg.MODEL.META_ARCHITECTURE in names
     assert cfg.OUTPUT_DIR.startswith("output/"), "each config needs a folder of its own"
     model = build_on_meta(cfg)
     assert any(p.requires_grad for p in model.parameters())
@@ -126,6 +130,27 @@ def test_schedule_of_the_paper(name):
     assert (diffusion.PREDICTION_TYPE, diffusion.NUM_TRAIN_TIMESTEPS) == ("epsilon", 1000)
     assert (diffusion.LOSS_WEIGHTING, diffusion.MIN_SNR_GAMMA) == ("min_snr", 2.0)
     assert cfg.MODEL.LDMSEG.DENOISER.FREEZE == ["time_embedding"]
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "baselines/" in name])
+def test_baselines_differ_from_ours_in_the_model_only(name):
+    """Same data, size, batch and learning-rate schedule; about as many parameters from scratch."""
+    data = Path(name).parts[0]
+    size = 128 if "128" in name else 0
+    cfg = get_config(name)
+    ours = get_config(
+        {"scenes": "scenes/ldmseg_scenes64.yaml", "camvid": "camvid/ldmseg_camvid.yaml"}.get(
+            data, "coco/ldmseg_coco.yaml"
+        )
+    )
+    if not size:
+        assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (ours.DATASETS.TRAIN, ours.DATASETS.TEST)
+        if not cfg.MODEL.MASK2FORMER.PRETRAINED:
+            assert cfg.INPUT.LDMSEG == ours.INPUT.LDMSEG
+            assert cfg.SOLVER.IMS_PER_BATCH == ours.SOLVER.IMS_PER_BATCH
+            assert cfg.SOLVER.LR_SCHEDULER_NAME == ours.SOLVER.LR_SCHEDULER_NAME
+    if not cfg.MODEL.MASK2FORMER.PRETRAINED:
+        assert 2_000_000 < count(build_on_meta(cfg)) < 3_000_000
 
 
 def test_output_folders_are_all_different():

@@ -15,6 +15,7 @@ from ldmseg_d2 import config as ldmseg_config
 from ldmseg_d2.data.dataset_mapper import RESIZE_MODES
 
 from .optimizer import CLIP_TYPES, LR_SCHEDULERS
+from .other_models import add_config_of, use_our_mapper
 from .train_step import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
 
     Raises:
         FileNotFoundError: the file, or one that it inherits from, does not exist.
-        ConfigError: an unknown key or a value that does not fit.
+        ConfigError: an unknown key, a value that does not fit, or a model of another repository
+            that cannot be imported, see :mod:`.other_models`.
 
     Example:
         >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
@@ -65,9 +67,16 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
     """
     cfg = get_cfg()
     ldmseg_config.add_ldmseg_config(cfg)
-    if config_file:
-        _merge_file(cfg, resolve_config_file(config_file))
+    path = resolve_config_file(config_file) if config_file else ""
+    meta_arch = _meta_architecture(path, opts)
+    try:
+        add_config_of(cfg, meta_arch)
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    if path:
+        _merge_file(cfg, path)
     _merge_options(cfg, list(opts))
+    use_our_mapper(cfg, meta_arch)
     for key, choices in CHOICES.items():
         value = _lookup(cfg, key)
         if value not in choices:
@@ -120,6 +129,18 @@ def check_datasets(cfg: CfgNode) -> None:
                     f"Config key DATASETS.{key}: no data set {name!r} is registered."
                     f"{_suggest(name, DatasetCatalog.list())}"
                 )
+
+
+def _meta_architecture(path: str, opts: Sequence[str]) -> str:
+    """The model that options or a file name, before either is merged; empty: none."""
+    options = dict(zip(opts[::2], opts[1::2]))
+    if "MODEL.META_ARCHITECTURE" in options:
+        return options["MODEL.META_ARCHITECTURE"]
+    try:
+        content = CfgNode.load_yaml_with_base(path) if path else {}
+        return str(content.get("MODEL", {}).get("META_ARCHITECTURE", ""))
+    except Exception:  # _merge_file tells what is wrong with the file
+        return ""
 
 
 def _merge_file(cfg: CfgNode, path: str) -> None:

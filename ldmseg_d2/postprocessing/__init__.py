@@ -4,6 +4,7 @@ from .class_fusion import merge_classes, panoptic_to_semantic, semantic_probabil
 from .consensus import consensus
 from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
+from .query_fusion import queries_to_panoptic, queries_to_semantic
 
 __all__ = [
     "consensus",
@@ -13,6 +14,8 @@ __all__ = [
     "merge_classes",
     "panoptic_to_semantic",
     "paste_known",
+    "queries_to_panoptic",
+    "queries_to_semantic",
     "semantic_probabilities",
     "suppress_unconfident_ids",
 ]
