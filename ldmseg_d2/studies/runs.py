@@ -49,13 +49,20 @@ class Run:
     opts: tuple[Any, ...] = ()
 
 
-def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any]:
+def do_run(
+    run: Run,
+    output: str | Path,
+    *,
+    evaluate: Evaluate,
+    make_trainer: Callable[[CfgNode], Trainer] | None = None,
+) -> dict[str, Any]:
     """Train and evaluate, or continue, or read what was done before.
 
     Args:
         run: what to train.
         output: folder of the study; the run's own is below it.
         evaluate: called with the config and the trained (averaged) model in eval mode.
+        make_trainer: None: :class:`StudyTrainer`.
 
     Returns:
         The run's record, see :func:`_record`.
@@ -70,7 +77,7 @@ def do_run(run: Run, output: str | Path, *, evaluate: Evaluate) -> dict[str, Any
     if not record_path.is_file():
         _check_data(cfg)
         logger.info("Run %s: %d iterations, in %s", run.name, run.iterations, folder)
-        trainer = _train(cfg)
+        trainer = train(cfg, make_trainer or StudyTrainer)
         results = evaluate(cfg, trainer.evaluation_model.eval())
         record = _record(run, cfg, results)
         # Also turns what is not finite into null.
@@ -141,9 +148,10 @@ class StepTimer(HookBase):
         return time.process_time(), time.perf_counter()
 
 
-def _train(cfg: CfgNode) -> Trainer:
+def train(cfg: CfgNode, make_trainer: Callable[[CfgNode], Trainer]) -> Trainer:
+    """Train, or continue to train, in ``OUTPUT_DIR``; returns the trainer with what it trained."""
     seed_all_rng(cfg.SEED)
-    trainer = StudyTrainer(cfg)
+    trainer = make_trainer(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
         trainer.train()
@@ -157,14 +165,21 @@ def _check_settings(cfg: CfgNode, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(cfg.dump())
         return
-    there, wanted = (_flat(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump()))
+    there, wanted = (
+        flat_settings(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump())
+    )
+    check_same(there, wanted, folder)
+
+
+def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Raise ValueError, naming the keys, where something at `path` was made with other settings."""
     different = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
     if different:
         key = different[0]
         raise ValueError(
-            f"{folder} holds a run with other settings: {key} is {there.get(key)!r} there, "
+            f"{path} holds a run with other settings: {key} is {there.get(key)!r} there, "
             f"{wanted.get(key)!r} was asked for (differing keys: {', '.join(different)}). Choose "
-            "another --output, or delete that folder"
+            f"another --output, or delete that {'file' if path.is_file() else 'folder'}"
         )
 
 
@@ -178,13 +193,21 @@ def _check_data(cfg: CfgNode) -> None:
     Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
 
 
+def flat_settings(node: CfgNode) -> dict[str, Any]:
+    """All keys of a config that decide what comes out, with their full names."""
+    # Where a study lies and what the benchmark reads are no settings of a training.
+    return {
+        key: value
+        for key, value in _flat(node).items()
+        if key != "OUTPUT_DIR" and not key.startswith("BENCHMARK.")
+    }
+
+
 def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
         name = f"{prefix}{key}"
         flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    # Where a study lies is no setting of it.
-    flat.pop("OUTPUT_DIR", None)
     return flat
 
 
