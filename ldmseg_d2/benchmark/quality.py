@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
@@ -162,9 +161,3 @@ def _classes_right(
     if not true or None in true or None in predicted.values() or not predicted:
         return None
     return [true[true_id - 1] == predicted.get(label) for true_id, label in pairs]
-
-
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A model's outputs, in eval mode."""
-    return model.eval()(list(inputs))

@@ -2,23 +2,18 @@
 
 import json
 import logging
-import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import detectron2
 import torch
 from detectron2.config import CfgNode
 
 from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.demo import Demo
-from ldmseg_d2.engine.reporting import write_results
-from ldmseg_d2.studies.runs import check_same, commit, flat_settings
+from ldmseg_d2.studies.runs import flat_settings
 
 from .budget import Budget
 from .contenders import SAMPLER_STEPS, Contender
@@ -33,11 +28,11 @@ from .costs import (
 )
 from .plots import draw_panel
 from .quality import evaluate
+from .records import environment, once
 from .training import train_contender
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("torchvision", "diffusers", "transformers", "timm", "numpy")
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -131,24 +126,10 @@ class Session:
                     "rows": rows,
                 }
             )
-        return {"environment": self.environment(), "settings": self._described(), "models": models}
-
-    def environment(self) -> dict[str, Any]:
-        """Commit, versions and machine."""
-        versions = {"torch": torch.__version__, "detectron2": detectron2.__version__}
-        for name in PACKAGES:
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-        on_gpu = self.device.startswith("cuda")
         return {
-            "commit": commit(),
-            "versions": {"python": platform.python_version(), **versions},
-            "device": torch.cuda.get_device_name() if on_gpu else f"{cpu_name()} (CPU)",
-            "threads": torch.get_num_threads(),
-            "clock": "wall time" if on_gpu else "CPU time",
-            "platform": f"{sys.platform} {platform.machine()}",
+            "environment": environment(self.device),
+            "settings": self._described(),
+            "models": models,
         }
 
     def _described(self) -> dict[str, Any]:
@@ -305,10 +286,10 @@ class Session:
         return once(path, settings, measure)
 
     def _machine(self) -> dict[str, Any]:
-        environment = self.environment()
+        found = environment(self.device)
         return {
             "precision": self.settings.precision,
-            **{key: environment[key] for key in ("device", "threads")},
+            **{key: found[key] for key in ("device", "threads")},
         }
 
     def _panel(self) -> None:
@@ -319,29 +300,3 @@ class Session:
         chosen = [self.records[i * len(self.records) // number] for i in range(number)]
         models = {c.title(c.own_steps): (self._demo(c), c.own_steps) for c in self.contenders}
         draw_panel(models, chosen, self.settings.output / "panel.png")
-
-
-def once(path: Path, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
-    """Read what was made before with the same settings, or make and keep it.
-
-    Raises:
-        ValueError: it was made with other settings; the message names the key.
-    """
-    settings = json.loads(json.dumps(settings))
-    if path.is_file():
-        kept = json.loads(path.read_text())
-        check_same(kept["settings"], settings, path)
-    else:
-        write_results(path, {"settings": settings, "result": make()})
-    return json.loads(path.read_text())["result"]
-
-
-def cpu_name() -> str:
-    """As the system calls it, or its kind."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.machine()

@@ -171,7 +171,8 @@ def _model_line(model: Mapping[str, Any]) -> str:
             text += f"; weights {training['weights']}, not trained here"
         for stage in training["stages"]:
             planned = stage["plan"].get("calibrated_seconds_per_iteration")
-            text += f"; {Path(stage['name']).name}: {stage['iterations']} iterations of {stage['batch']}"
+            text += f"; {Path(stage['name']).name}: {stage['iterations']} iterations"
+            text += f" of {stage['batch']}"
             text += f" pictures, {stage['seconds'] / stage['iterations']:.3f} s each"
             text += f" ({planned:.3f} s planned)" if planned else ""
             text += f", {stage['precision']}"

@@ -2,8 +2,8 @@
 
 Every key is listed in this folder with its meaning, unit and allowed values: ``model.py`` holds the
 networks, diffusion and thresholds, ``tasks.py`` tasks and classes, ``solver.py`` the
-training, ``benchmark.py`` the benchmark, this file the rest. The defaults are the paper's (arXiv 2401.10227) wherever it states
-one; ``configs/`` holds the small recipes that differ.
+training, ``benchmark.py`` the benchmark, this file the rest. The defaults are the paper's
+(arXiv 2401.10227) wherever it states one; ``configs/`` holds the small recipes that differ.
 """
 
 from detectron2.config import CfgNode as CN
