@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from ldmseg_d2.engine.demo import MIN_SIDE, Demo
@@ -26,7 +27,7 @@ def plot_latency(models: Sequence[Mapping[str, Any]], path: Path, *, caption: st
     """PQ against the median latency; a model's numbers of steps are joined by a line."""
     figure, panels = _panels(caption, "latency, ms (batch 1, median)")
     for panel, (key, _) in zip(panels, QUALITIES, strict=True):
-        for model in models:
+        for index, model in enumerate(models):
             points = [
                 (row["latency"]["median_ms"], value, row["steps"])
                 for row in model["rows"]
@@ -35,12 +36,15 @@ def plot_latency(models: Sequence[Mapping[str, Any]], path: Path, *, caption: st
             if not points:
                 continue
             xs, ys, steps = zip(*points, strict=True)
-            panel.plot(xs, ys, "o-", label=model["name"])
+            panel.plot(xs, ys, "o-", label=model["name"], color=f"C{index}")
             for x, y, number in points:
                 if number:
                     panel.annotate(f"{number}", (x, y), fontsize=7, xytext=(3, 3),
                                    textcoords="offset points")  # fmt: skip
         panel.set_xscale("log")
+        for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+            axis(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.tick_params(axis="x", which="both", labelsize=7)
     _finish(figure, panels, path)
 
 
@@ -48,7 +52,7 @@ def plot_training(models: Sequence[Mapping[str, Any]], path: Path, *, caption: s
     """PQ against training time, stages before the model's own included."""
     figure, panels = _panels(caption, "training, minutes")
     for panel, (key, _) in zip(panels, QUALITIES, strict=True):
-        for model in models:
+        for number, model in enumerate(models):
             curves = [training["curve"] for training in model["trainings"] if training["curve"]]
             label = model["name"]
             for curve in curves:
@@ -58,8 +62,8 @@ def plot_training(models: Sequence[Mapping[str, Any]], path: Path, *, caption: s
                     if (value := quality([point["results"]], key)) is not None
                 ]
                 if points:
-                    color = None if label else panel.lines[-1].get_color()
-                    panel.plot(*zip(*points, strict=True), "o-", label=label, color=color)
+                    xs, ys = zip(*points, strict=True)
+                    panel.plot(xs, ys, "o-", label=label, color=f"C{number}")
                     label = None
     _finish(figure, panels, path)
 
@@ -83,7 +87,7 @@ def _finish(figure: Figure, panels: Sequence[Any], path: Path) -> None:
             panel.legend(fontsize=7)
         else:
             panel.text(0.5, 0.5, "no model gives it", ha="center", transform=panel.transAxes)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, max(panel.get_ylim()[1], 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

@@ -77,8 +77,8 @@ class Session:
         """
         self.contenders, self.settings = list(contenders), settings
         self.cfgs = {c.name: load_config(c.config_file, c.opts) for c in contenders}
-        first = self.cfgs[contenders[0].name]
-        self.dataset, self.device = first.DATASETS.TEST[0], first.MODEL.DEVICE
+        cfg = self.cfgs[contenders[0].name]
+        self.dataset, self.device = cfg.DATASETS.TEST[0], cfg.MODEL.DEVICE
         # Before hours of training.
         self.records = load_dataset_dicts([self.dataset])
         for contender in contenders:
@@ -297,6 +297,6 @@ class Session:
         number = min(self.settings.panel_photos, len(self.records))
         if not number:
             return
-        chosen = [self.records[i * len(self.records) // number] for i in range(number)]
+        chosen = self.records[:: len(self.records) // number][:number]
         models = {c.title(c.own_steps): (self._demo(c), c.own_steps) for c in self.contenders}
         draw_panel(models, chosen, self.settings.output / "panel.png")
