@@ -25,6 +25,7 @@ ALLOWED = {
     # The page; like tools/, nothing imports it.
     "app": {"data", "visualization", "evaluation", "engine", "model_zoo"},
     "studies": {"structures", "diffusion", "meta_arch", "data", "evaluation", "engine"},
+    "benchmark": {"structures", "data", "visualization", "evaluation", "engine", "studies"},
     "__init__": {"config", "data", "meta_arch", "model_zoo"},
 }
 # Functions on tensors need no Detectron2 and hold no nn.Module.

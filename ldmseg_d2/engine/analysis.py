@@ -265,15 +265,23 @@ def fake_batch(size: int, number: int) -> list[dict]:
     return [{**entry, "image_id": i} for i in range(number)]
 
 
-def measure_here(cfg: CfgNode, what: str, number: int) -> float:
-    """Peak memory in bytes of a training step or an inference in this, fresh, process."""
+def measure_here(cfg: CfgNode, what: str, number: int, batch: list[dict] | None = None) -> float:
+    """Peak memory in bytes of a training step or an inference in this, fresh, process.
+
+    Args:
+        cfg: of the model.
+        what: "train" or "inference".
+        number: pictures at once.
+        batch: the pictures; None: grey ones with two segments each, enough for LDMSeg.
+    """
     cfg = without_weights(cfg)
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
     cuda = cfg.MODEL.DEVICE.startswith("cuda")
     model = build_model(cfg)
-    options = cfg.INPUT.LDMSEG
-    size = options.TRAIN_SIZE if what == "train" else 0
-    batch = fake_batch(size or options.IMAGE_SIZE, number)
+    if batch is None:
+        options = cfg.INPUT.LDMSEG
+        size = options.TRAIN_SIZE if what == "train" else 0
+        batch = fake_batch(size or options.IMAGE_SIZE, number)
     amp = cfg.SOLVER.AMP
     precision = torch.float16 if amp.PRECISION == "float16" else torch.bfloat16
     if what == "inference":

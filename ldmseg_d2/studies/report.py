@@ -13,20 +13,23 @@ Each section is written by the tool that its command names, from what it measure
 """
 
 
-def write_section(page: str | Path, name: str, lines: Sequence[str]) -> None:
+def write_section(
+    page: str | Path, name: str, lines: Sequence[str], *, header: str = HEADER
+) -> None:
     """Replace what is between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the rest stays.
 
     Args:
         page: Markdown; made where it does not exist. A section that it lacks is added at its end.
         name: of the section.
         lines: the new content.
+        header: beginning of a page that does not exist yet.
 
     Raises:
         ValueError: if the markers are not there once each, in this order.
     """
     page = Path(page)
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    text = page.read_text(encoding="utf-8") if page.is_file() else HEADER
+    text = page.read_text(encoding="utf-8") if page.is_file() else header
     if begin not in text and end not in text:
         text = f"{text.rstrip()}\n\n{begin}\n{end}\n"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):

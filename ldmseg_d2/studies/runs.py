@@ -5,7 +5,7 @@ import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -51,7 +51,12 @@ class Run:
 
 
 def do_run(
-    run: Run, output: str | Path, *, evaluate: Evaluate, curve: Curve | None = None
+    run: Run,
+    output: str | Path,
+    *,
+    evaluate: Evaluate,
+    curve: Curve | None = None,
+    make_trainer: Callable[[CfgNode], Trainer] | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate, or continue, or read what was done before.
 
@@ -60,6 +65,7 @@ def do_run(
         output: folder of the study; the run's own is below it.
         evaluate: called with the config and the trained (averaged) model in eval mode.
         curve: evaluate in between as well; the record then has "curve", iterations to results.
+        make_trainer: None: :class:`StudyTrainer`.
 
     Returns:
         The run's record, see :func:`_record`.
@@ -74,7 +80,7 @@ def do_run(
     if not record_path.is_file():
         _check_data(cfg)
         logger.info("Run %s: %d iterations, in %s", run.name, run.iterations, folder)
-        trainer = _train(cfg, curve)
+        trainer = train(cfg, make_trainer or (lambda cfg: StudyTrainer(cfg, curve)))
         results = evaluate(cfg, trainer.evaluation_model.eval())
         record = _record(run, cfg, results)
         if curve is not None:
@@ -105,7 +111,7 @@ def seconds_per_iteration(run: Run, path: str | Path) -> float:
         with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as folder:
             cfg = run_config(short, Path(folder))
             check_datasets(cfg)
-            _train(cfg)
+            train(cfg, StudyTrainer)
             seconds = json.loads(Path(folder, TIMES).read_text())[_clock(cfg)]
         known[run.name] = median(seconds[CALIBRATION_WARMUP:])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,9 +194,10 @@ def _clock(cfg: CfgNode) -> str:
     return "wall" if cfg.MODEL.DEVICE.startswith("cuda") else "cpu"
 
 
-def _train(cfg: CfgNode, curve: Curve | None = None) -> Trainer:
+def train(cfg: CfgNode, make_trainer: Callable[[CfgNode], Trainer]) -> Trainer:
+    """Train, or continue to train, in ``OUTPUT_DIR``; returns the trainer with what it trained."""
     seed_all_rng(cfg.SEED)
-    trainer = StudyTrainer(cfg, curve)
+    trainer = make_trainer(cfg)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
         trainer.train()
@@ -204,14 +211,21 @@ def _check_settings(cfg: CfgNode, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(cfg.dump())
         return
-    there, wanted = (_flat(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump()))
+    there, wanted = (
+        flat_settings(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump())
+    )
+    check_same(there, wanted, folder)
+
+
+def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
+    """Raise ValueError, naming the keys, where something at `path` was made with other settings."""
     different = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
     if different:
         key = different[0]
         raise ValueError(
-            f"{folder} holds a run with other settings: {key} is {there.get(key)!r} there, "
+            f"{path} holds a run with other settings: {key} is {there.get(key)!r} there, "
             f"{wanted.get(key)!r} was asked for (differing keys: {', '.join(different)}). Choose "
-            "another --output, or delete that folder"
+            f"another --output, or delete that {'file' if path.is_file() else 'folder'}"
         )
 
 
@@ -225,13 +239,21 @@ def _check_data(cfg: CfgNode) -> None:
     Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])
 
 
+def flat_settings(node: CfgNode) -> dict[str, Any]:
+    """All keys of a config that decide what comes out, with their full names."""
+    # Where a study lies and what the benchmark reads are no settings of a training.
+    return {
+        key: value
+        for key, value in _flat(node).items()
+        if key != "OUTPUT_DIR" and not key.startswith("BENCHMARK.")
+    }
+
+
 def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in node.items():
         name = f"{prefix}{key}"
         flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    # Where a study lies is no setting of it.
-    flat.pop("OUTPUT_DIR", None)
     return flat
 
 

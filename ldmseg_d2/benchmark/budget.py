@@ -1,0 +1,127 @@
+"""How long a model is trained: a time or a number of iterations, fixed before it starts."""
+
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ldmseg_d2.engine.reporting import write_results
+from ldmseg_d2.studies.runs import TIMES, Run, StudyTrainer, check_same, run_config, train
+
+logger = logging.getLogger(__name__)
+
+BUDGET = "budget.json"
+# Iterations of a calibration: those that warm up, and those that are timed.
+WARM_UP, TIMED = 5, 25
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model's training may take, all its stages together.
+
+    Attributes:
+        seconds: of training iterations: CPU time of the process on a CPU, wall time on a GPU. None:
+            `iterations` counts instead.
+        iterations: of training; shared out among stages as a time is.
+    """
+
+    seconds: float | None = None
+    iterations: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read "90s", "20m", "1.5h" or "iters:2000".
+
+        Raises:
+            ValueError: for anything else, and for 0.
+
+        Example:
+            >>> Budget.parse("20m").seconds, Budget.parse("iters:2000").iterations
+            (1200.0, 2000)
+        """
+        time = re.fullmatch(r"(\d+(?:\.\d*)?)([smh])", text)
+        if time and float(time[1]) > 0:
+            return cls(seconds=float(time[1]) * SECONDS[time[2]])
+        iterations = re.fullmatch(r"iters:(\d+)", text)
+        if iterations and int(iterations[1]) > 0:
+            return cls(iterations=int(iterations[1]))
+        raise ValueError(
+            f"--budget {text!r}: give a time above 0 such as 90s, 20m or 1.5h, or a number of "
+            "iterations such as iters:2000"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.seconds:g} s" if self.seconds else f"{self.iterations} iterations"
+
+
+def clock_of(device: str) -> str:
+    """Which clock counts: on a CPU other programs must not decide."""
+    return "wall" if device.startswith("cuda") else "cpu"
+
+
+def plan(
+    folder: Path,
+    *,
+    budget: Budget,
+    share: float,
+    spent_seconds: float,
+    config_file: str,
+    opts: Sequence[Any],
+) -> dict[str, Any]:
+    """Fix a stage's number of iterations, or read what was fixed before.
+
+    Args:
+        folder: of the stage; the plan is kept in it.
+        budget: of the whole model.
+        share: of the budget, for this stage. The last stage gets what the others left.
+        spent_seconds: what the stages before it took; 0 where this is not the last one.
+        config_file, opts: as for training.
+
+    Returns:
+        ``budget`` (text), ``share``, ``iterations``, and for a time ``available_seconds`` and
+        ``calibrated_seconds_per_iteration``.
+
+    Raises:
+        ValueError: the time is too short for one iteration, or another budget was planned before.
+    """
+    path = folder / BUDGET
+    settings = {"--budget": str(budget), "share": share}
+    if path.is_file():
+        planned = json.loads(path.read_text())
+        check_same({key: planned.get(key) for key in settings}, settings, path)
+        return planned
+    planned = {**settings, "iterations": max(round(share * budget.iterations), 1)}
+    if budget.seconds:
+        available = budget.seconds - spent_seconds if spent_seconds else share * budget.seconds
+        each = calibrate(config_file, opts)
+        iterations = int(available / each)
+        if iterations < 1:
+            raise ValueError(
+                f"--budget {budget}: {config_file} has {available:.2f} s of it, but one iteration "
+                f"takes {each:.2f} s here. Give more time, or make SOLVER.IMS_PER_BATCH smaller"
+            )
+        planned.update(
+            iterations=iterations,
+            available_seconds=available,
+            calibrated_seconds_per_iteration=each,
+        )
+    logger.info("Plan of %s: %s", folder, planned)
+    write_results(path, planned)
+    return planned
+
+
+def calibrate(config_file: str, opts: Sequence[Any]) -> float:
+    """Mean seconds of a training iteration here, measured on a training that is thrown away."""
+    with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as name:
+        folder = Path(name)
+        run = Run("calibration", config_file, WARM_UP + TIMED, tuple(opts))
+        cfg = run_config(run, folder)
+        train(cfg, StudyTrainer)
+        seconds = json.loads((folder / TIMES).read_text())[clock_of(cfg.MODEL.DEVICE)]
+    return fmean(seconds[WARM_UP:])
