@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,7 @@ def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
         cfg = runs.run_config(run, tmp_path / name)
         for _ in range(2):
             try:
-                trainer = runs.train(cfg, lambda cfg: runs.StudyTrainer(cfg, curve))
+                trainer = runs.train(cfg, partial(runs.StudyTrainer, curve=curve))
             except KeyboardInterrupt:
                 continue
         finals.append(trainer.unwrapped_model.state_dict())
