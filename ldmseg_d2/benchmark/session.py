@@ -133,13 +133,9 @@ class Session:
         }
 
     def _described(self) -> dict[str, Any]:
-        described = {k: v for k, v in vars(self.settings).items() if k != "output"}
-        return {
-            **described,
-            "budget": str(self.settings.budget),
-            "dataset": self.dataset,
-            "images": self.num_images,
-        }
+        kept = {k: v for k, v in vars(self.settings).items() if k != "output"}
+        own = {"budget": str(self.settings.budget), "dataset": self.dataset}
+        return {**kept, **own, "images": self.num_images}
 
     def _thresholds(self, contender: Contender) -> str:
         if not contender.samples:
@@ -150,8 +146,9 @@ class Session:
     def _train(self, contender: Contender) -> list[dict[str, Any]]:
         """A record for each seed; of given weights a single one, without a training."""
         if contender.weights:
-            given = {"weights": contender.weights, "opts": list(contender.opts), "curve": []}
-            return [{**given, "seed": self.settings.seeds[0], "stages": [], "seconds": None}]
+            seed = self.settings.seeds[0]
+            given = {"weights": contender.weights, "opts": [*contender.opts, "SEED", seed]}
+            return [{**given, "seed": seed, "stages": [], "curve": [], "seconds": None}]
         s = self.settings
         trained = []
         for seed in s.seeds:
@@ -294,9 +291,9 @@ class Session:
 
     def _panel(self) -> None:
         """OUTPUT/panel.png: the same photos, from all over the test set, through every model."""
-        number = min(self.settings.panel_photos, len(self.records))
-        if not number:
+        if not self.settings.panel_photos:
             return
+        number = min(self.settings.panel_photos, len(self.records))
         chosen = self.records[:: len(self.records) // number][:number]
         models = {c.title(c.own_steps): (self._demo(c), c.own_steps) for c in self.contenders}
         draw_panel(models, chosen, self.settings.output / "panel.png")
