@@ -45,9 +45,9 @@ def add_config_of(cfg: CfgNode, meta_arch: str) -> None:
     except ImportError as error:
         raise ImportError(
             f"Config key MODEL.META_ARCHITECTURE: {meta_arch!r} is a model of the Mask2Former "
-            f"repository, which cannot be imported: {error}. Clone {REPOSITORY}, build its operator "
-            "as its INSTALL.md says, and put its folder on PYTHONPATH; or use 'HFMask2Former', "
-            "which needs neither"
+            f"repository, which cannot be imported: {error}. Clone {REPOSITORY}, build its "
+            "operator as its INSTALL.md says, and put its folder on PYTHONPATH; or use "
+            "'HFMask2Former', which needs neither"
         ) from error
     kept = {keys: cfg[keys[0]][keys[1]] for keys in KEPT_KEYS}
     module.add_maskformer2_config(cfg)
