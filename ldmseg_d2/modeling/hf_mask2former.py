@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 KEY = "MODEL.MASK2FORMER"
 NUM_STAGES = 4
+# What differs where the number of classes does.
+DEPENDS_ON_CLASSES = ("class_predictor.", "criterion.")
 
 
 def import_transformers() -> ModuleType:
@@ -102,10 +104,11 @@ def load_mask2former(
 
     Raises:
         FileNotFoundError: no such folder, or the hub's repository cannot be had.
-        ValueError: the folder holds no Mask2Former.
+        ValueError: the folder holds no Mask2Former, or not all of its weights.
     """
     transformers = import_transformers()
     arguments = {"num_labels": num_classes, "ignore_mismatched_sizes": True, **losses}
+    arguments["output_loading_info"] = True
     load = transformers.Mask2FormerForUniversalSegmentation.from_pretrained
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
@@ -113,7 +116,7 @@ def load_mask2former(
             raise FileNotFoundError(f"{KEY}.PRETRAINED: {folder} has no {CONFIG_NAME}")
         _check_type(transformers, folder)
         try:
-            network = load(str(folder), local_files_only=True, **arguments)
+            network, info = load(str(folder), local_files_only=True, **arguments)
         except Exception as error:  # transformers raises whatever its parts do
             raise ValueError(
                 f"{KEY}.PRETRAINED: {folder} holds no Mask2Former that transformers can load: "
@@ -122,7 +125,13 @@ def load_mask2former(
     elif pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
         raise FileNotFoundError(f"{KEY}.PRETRAINED: there is no folder {pretrained!r}")
     else:
-        network = _load_from_hub(load, pretrained, arguments)
+        network, info = _load_from_hub(load, pretrained, arguments)
+    missing = [key for key in info["missing_keys"] if not key.startswith(DEPENDS_ON_CLASSES)]
+    if missing:
+        raise ValueError(
+            f"{KEY}.PRETRAINED {pretrained!r} lacks {len(missing)} tensors, such as "
+            f"{min(missing)}: it is no complete Mask2FormerForUniversalSegmentation"
+        )
     logger.info("Mask2Former from %s", pretrained)
     return network.float()
 
@@ -151,7 +160,7 @@ def loss_arguments(
 
 def _check_type(transformers: ModuleType, folder: Path) -> None:
     """Loading another model's folder would only warn, and leave every weight random."""
-    found = transformers.PreTrainedConfig.get_config_dict(str(folder), local_files_only=True)[0]
+    found = transformers.Mask2FormerConfig.get_config_dict(str(folder), local_files_only=True)[0]
     if found.get("model_type") != "mask2former":
         raise ValueError(
             f"{KEY}.PRETRAINED: {folder} holds a model of type {found.get('model_type')!r}; "
@@ -159,7 +168,7 @@ def _check_type(transformers: ModuleType, folder: Path) -> None:
         )
 
 
-def _load_from_hub(load: Any, repository: str, arguments: dict[str, Any]) -> nn.Module:
+def _load_from_hub(load: Any, repository: str, arguments: dict[str, Any]) -> tuple[nn.Module, dict]:
     """From the hub's cache, else from the hub, else one error that says what to do instead."""
     try:
         return load(repository, local_files_only=True, **arguments)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import build_model
+from safetensors.torch import load_file, save_file
 from tiny import CLASSES, tiny_config, tiny_multitask_batch
 from torch.nn import functional as F
 
@@ -163,6 +164,16 @@ def test_a_folder_of_save_pretrained_loads(tmp_path):
     assert other.network.class_predictor.out_features == 7
     ours, theirs = model.network.model.state_dict(), other.network.model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_folder_with_half_of_the_weights_is_refused(tmp_path):
+    network = tiny_model().network
+    network.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {k: v for k, v in state.items() if "transformer_module" not in k}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="lacks .* tensors"):
+        load_mask2former(str(tmp_path), num_classes=4, losses={})
 
 
 def test_what_cannot_be_loaded_is_explained(tmp_path):
