@@ -51,8 +51,10 @@ def add_task_config(cfg: CN) -> None:
     ldmseg.TRAIN_INPAINTING = CN()
     ldmseg.TRAIN_INPAINTING.PROB = 0.0
     # With PROB above 0: also show the UNet a draft of the mask, as further input channels: latents
-    # of the given part in which every other pixel has the id of the nearest given one. The UNet
-    # then corrects the draft by the photo, and cells of which only a part is given tell it that.
+    # of the given part in which every other pixel has the id of the nearest given one. With
+    # PREDICTION_TYPE "sample" a further output channel says where the draft is copied and where the
+    # UNet's own x0 counts. So it starts at the draft and learns to correct it by the photo, and
+    # cells of which only a part is given tell it that.
     ldmseg.TRAIN_INPAINTING.DRAFT = False
 
     ldmseg.DEPTH = d = CN()

@@ -154,6 +154,8 @@ def _extend_outputs(old: Tensor, new: Tensor, source: nn.Module, target: nn.Modu
     result = new.clone()
     for task in source.layout.names:
         result[_task_channels(target, task)] = old[_task_channels(source, task)].to(new.dtype)
+    if None not in (source.denoiser.draft_start, target.denoiser.draft_start):
+        result[-1] = old[-1].to(new.dtype)  # the draft's gate
     return result
 
 

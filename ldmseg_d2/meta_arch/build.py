@@ -248,11 +248,21 @@ def build_denoiser(cfg: CfgNode) -> Denoiser:
         task_in_time_embedding=embedding.IN_TIME_EMBEDDING,
         known_channel=given.PROB > 0,
         draft_channels=task_channels if given.PROB > 0 and given.DRAFT else 0,
+        draft_start=_draft_start(cfg),
         freeze=unet.FREEZE,
         gradient_checkpointing=unet.GRADIENT_CHECKPOINTING,
         channels_last=unet.CHANNELS_LAST,
         compile_unet=unet.COMPILE,
     )
+
+
+def _draft_start(cfg: CfgNode) -> int | None:
+    """First channel of the segments in the output; None where the output is not x0."""
+    ldmseg = cfg.MODEL.LDMSEG
+    if ldmseg.DIFFUSION.PREDICTION_TYPE != "sample" or "instance" not in ldmseg.TASKS:
+        return None
+    position = list(ldmseg.TASKS).index("instance") if ldmseg.TASK_MODE == "joint" else 0
+    return position * ldmseg.AUTOENCODER.LATENT_CHANNELS
 
 
 class FrozenPartsMixin:

@@ -17,6 +17,8 @@ from .pretrained_unet import (
 
 CROSS_ATTENTIONS = ("removed", "kept")
 CONDITIONINGS = ("concat", "cross_attention")
+# Logit of a new gate: mostly open, so that training starts at the draft and learns to correct it.
+INITIAL_GATE = 2.0
 
 
 class Denoiser(nn.Module):
@@ -43,6 +45,7 @@ class Denoiser(nn.Module):
         task_in_time_embedding: bool = False,
         known_channel: bool = False,
         draft_channels: int = 0,
+        draft_start: int | None = None,
         freeze: Sequence[str] = (),
         gradient_checkpointing: bool = False,
         channels_last: bool = False,
@@ -66,6 +69,8 @@ class Denoiser(nn.Module):
                 timestep's embedding as well, which every residual block reads.
             known_channel: one more input channel: 1 where cells are given (inpainting).
             draft_channels: input channels for a draft of the mask, made of what is given; 0: none.
+            draft_start: the output is x0, and its channels from this one on may be copied from the
+                draft: one more output channel is a gate for each cell. None: no gate.
             freeze: name parts of the UNet's parameters that get no gradient.
             gradient_checkpointing: trade time for memory in training.
             channels_last: memory format of the UNet's convolutions.
@@ -84,6 +89,7 @@ class Denoiser(nn.Module):
         self.conditioning = conditioning
         self.known_channel = known_channel
         self.draft_channels = draft_channels
+        self.draft_start = draft_start if draft_channels else None
         self.channels_last = channels_last
         self.cross_attends = cross_attention == "kept" or conditioning == "cross_attention"
         if num_tasks > 1 and not self.cross_attends:
@@ -94,6 +100,7 @@ class Denoiser(nn.Module):
         in_channels = latent_channels * (2 if self_conditioning else 1)
         in_channels += condition_channels if conditioning == "concat" else 0
         in_channels += int(known_channel) + draft_channels
+        out_channels = latent_channels + (0 if self.draft_start is None else 1)
         if pretrained:
             self.unet = load_unet(
                 pretrained, subfolder=subfolder, with_cross_attention=self.cross_attends
@@ -102,16 +109,20 @@ class Denoiser(nn.Module):
                 self.unet,
                 latent_channels=latent_channels,
                 in_channels=in_channels,
+                out_channels=out_channels,
                 mask_init=conv_in_mask_init,
                 new_init=conv_in_init,
             )
         else:
             self.unet = new_unet(
                 in_channels=in_channels,
-                out_channels=latent_channels,
+                out_channels=out_channels,
                 cross_attention_dim=cross_attention_dim if self.cross_attends else None,
                 **sizes,
             )
+        if self.draft_start is not None:
+            with torch.no_grad():
+                self.unet.conv_out.bias[-1] = INITIAL_GATE
         if self.cross_attends:
             self._add_tokens(condition_channels, num_tasks, tokens_per_task)
         else:
@@ -192,12 +203,24 @@ class Denoiser(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         if task is None:
             task = torch.zeros(len(x_t), dtype=torch.int64, device=x_t.device)
-        return self.unet(
+        output = self.unet(
             x,
             t,
             encoder_hidden_states=self._tokens(condition, task),
             class_labels=None if self.task_vectors is None else self.task_vectors(task),
         ).sample
+        return output if self.draft_start is None else self._copy_draft(output, draft)
+
+    def _copy_draft(self, output: Tensor, draft: Tensor | None) -> Tensor:
+        """(B, C, h, w) x0 of (B, C + 1, h, w): where its gate is open, the draft; see class."""
+        x0, gate = output.split([self.latent_channels, 1], dim=1)
+        if draft is None:
+            return x0
+        has_draft = (draft != 0).flatten(1).any(dim=1).view(-1, 1, 1, 1)
+        gate = gate.sigmoid() * has_draft
+        end = self.draft_start + self.draft_channels
+        before, own, after = x0[:, : self.draft_start], x0[:, self.draft_start : end], x0[:, end:]
+        return torch.cat([before, torch.lerp(own, draft.to(own.dtype), gate), after], dim=1)
 
     def _tokens(self, condition: Tensor, task: Tensor) -> Tensor | None:
         """(B, N, D) for the cross-attention, from the condition (B, C', h', w') and the task."""

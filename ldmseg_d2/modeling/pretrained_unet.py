@@ -167,6 +167,7 @@ def fit_channels(
     *,
     latent_channels: int,
     in_channels: int,
+    out_channels: int | None = None,
     mask_init: str = "pretrained",
     new_init: str = "zero",
 ) -> None:
@@ -179,6 +180,7 @@ def fit_channels(
         unet: reads and predicts some latents; one that has ``in_channels`` already stays as it is.
         latent_channels: C of the mask latents, the first input channels and all output channels.
         in_channels: all input channels.
+        out_channels: all output channels, those of the mask latents first; None: only those.
         mask_init: of the mask latents' weights: "pretrained", or "random" (with the bias, and with
             a new ``conv_out`` where it has another number of channels).
         new_init: of the further channels' weights: "zero" or "random".
@@ -199,19 +201,26 @@ def fit_channels(
                 f"autoencoder with {predicted} latent channels, or set "
                 "MODEL.LDMSEG.DENOISER.CONV_IN_MASK_INIT to 'random'"
             )
-        if read == in_channels:
+        if read == in_channels and out_channels in (None, predicted):
             return
-    unet.conv_in = _like(old, in_channels, old.out_channels)
-    with torch.no_grad():
-        if mask_init == "pretrained":
-            unet.conv_in.weight[:, :latent_channels] = old.weight
-            unet.conv_in.bias.copy_(old.bias)
-        if new_init == "zero":
-            unet.conv_in.weight[:, latent_channels:] = 0
-    if unet.conv_out.out_channels != latent_channels:
-        unet.conv_out = _like(unet.conv_out, unet.conv_out.in_channels, latent_channels)
+    if old.in_channels != in_channels or mask_init == "random":
+        unet.conv_in = _like(old, in_channels, old.out_channels)
+        with torch.no_grad():
+            if mask_init == "pretrained":
+                unet.conv_in.weight[:, :latent_channels] = old.weight
+                unet.conv_in.bias.copy_(old.bias)
+            if new_init == "zero":
+                unet.conv_in.weight[:, latent_channels:] = 0
+    out_channels = out_channels or latent_channels
+    old_out = unet.conv_out
+    if old_out.out_channels != out_channels:
+        unet.conv_out = _like(old_out, old_out.in_channels, out_channels)
+        if old_out.out_channels == latent_channels:
+            with torch.no_grad():
+                unet.conv_out.weight[:latent_channels] = old_out.weight
+                unet.conv_out.bias[:latent_channels] = old_out.bias
     # Assigning to unet.config would change neither the attribute nor what is saved.
-    unet.register_to_config(in_channels=in_channels, out_channels=latent_channels)
+    unet.register_to_config(in_channels=in_channels, out_channels=out_channels)
 
 
 def _like(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
