@@ -257,3 +257,56 @@ def test_training_on_crops_smaller_than_the_pictures_at_test(classifier):
 def test_crops_that_the_levels_cannot_halve():
     with pytest.raises(ValueError, match="TRAIN_SIZE 36"):
         build_model(tiny_config(JOINT, *CLASSES, "INPUT.LDMSEG.TRAIN_SIZE", 36))
+
+
+@pytest.mark.parametrize("name, start", [(JOINT, 0), (SEPARATE, 0)])
+def test_the_gate_copies_the_draft_into_the_segments_alone(name, start):
+    torch.manual_seed(0)
+    cfg = tiny_config(
+        name, *CLASSES,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.5,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.DRAFT", True,
+    )  # fmt: skip
+    denoiser = build_model(cfg).eval().denoiser
+    channels = denoiser.latent_channels
+    assert denoiser.unet.config.out_channels == channels + 1
+    x_t, condition = torch.randn(2, channels, 16, 16), torch.randn(2, 8, 16, 16)
+    t = torch.tensor([500, 20])
+    draft = torch.randn(2, 16, 16, 16)
+    draft[1] = 0  # nothing is given of the second sample
+    bias = denoiser.unet.conv_out.bias
+    with torch.no_grad():
+        bias[-1] = -1000  # closed
+        own = denoiser(x_t, t, condition, draft=draft)
+        assert own.shape == x_t.shape
+        bias[-1] = 1000  # open
+        copied = denoiser(x_t, t, condition, draft=draft)
+        assert torch.equal(
+            denoiser(x_t, t, condition), denoiser(x_t, t, condition, draft=0 * draft)
+        )
+    segments = slice(start, start + 16)
+    assert torch.allclose(copied[0, segments], draft[0])
+    assert torch.equal(copied[0, start + 16 :], own[0, start + 16 :])
+    assert torch.equal(copied[1], own[1])
+
+
+def test_without_x0_there_is_no_gate():
+    cfg = tiny_config(
+        JOINT, *CLASSES,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.5,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.DRAFT", True,
+        "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE", "v_prediction",
+    )  # fmt: skip
+    denoiser = build_model(cfg).denoiser
+    assert denoiser.draft_start is None and denoiser.draft_channels == 16
+    assert denoiser.unet.config.out_channels == denoiser.latent_channels
+
+
+def test_the_gate_follows_the_order_of_the_tasks():
+    cfg = tiny_config(
+        JOINT, *CLASSES,
+        "MODEL.LDMSEG.TASKS", ["semantic", "instance"],
+        "MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.5,
+        "MODEL.LDMSEG.TRAIN_INPAINTING.DRAFT", True,
+    )  # fmt: skip
+    assert build_model(cfg).denoiser.draft_start == 16
