@@ -50,6 +50,9 @@ def add_task_config(cfg: CN) -> None:
     # known_ids give. 0: off (the paper, whose inpainting needs no training).
     ldmseg.TRAIN_INPAINTING = CN()
     ldmseg.TRAIN_INPAINTING.PROB = 0.0
+    # Of these samples the share in which whole segments are given; in the others it is square
+    # groups of cells. In [0, 1].
+    ldmseg.TRAIN_INPAINTING.SEGMENTS_SHARE = 0.5
     # With PROB above 0: also show the UNet a draft of the mask, as further input channels: latents
     # of the given part in which every other pixel has the id of the nearest given one. With
     # PREDICTION_TYPE "sample" a further output channel says where the draft is copied and where the

@@ -188,6 +188,8 @@ def build_inpainting_options(cfg: CfgNode) -> InpaintingOptions:
         jump_length=sampler.REPAINT_JUMP_LENGTH,
         resamples=sampler.REPAINT_RESAMPLES,
         cell_rule=sampler.KNOWN_CELLS,
+        reach=sampler.GIVEN_REACH,
+        softness=sampler.GIVEN_SOFTNESS,
     )
 
 

@@ -173,6 +173,7 @@ class GivenSegments:
                 self.entries[image] = {
                     **entries[image],
                     "keep_ids": known.keep_ids(position),
+                    "keep_prior": known.keep_prior(position, model.inpainting),
                     "given_ids": known.pictures[position].parts.labels().tolist(),
                 }
 

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from ..config import MATCHED_ASSIGNMENTS
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..postprocessing import given_ids_by_overlap, given_ids_by_votes, paste_known
+from ..postprocessing import (
+    given_ids_by_overlap,
+    given_ids_by_votes,
+    given_log_prior,
+    paste_known,
+)
 from ..structures.known_parts import (
     KnownParts,
     check_known_parts,
@@ -32,6 +37,8 @@ class InpaintingOptions(NamedTuple):
     jump_length: int = 5
     resamples: int = 3
     cell_rule: str = "all"
+    reach: float = 0.0
+    softness: float = 2.0
 
 
 class KnownPicture(NamedTuple):
@@ -62,6 +69,13 @@ class KnownBatch(NamedTuple):
         """Channels of the given segments, which no threshold may delete (``keep_ids``)."""
         picture = self.pictures[index]
         return [] if picture is None else picture.codes.tolist()
+
+    def keep_prior(self, index: int, options: InpaintingOptions) -> Tensor | None:
+        """Log prior of these channels and of all others, see :func:`given_log_prior`."""
+        picture = self.pictures[index]
+        if picture is None or options.reach == 0:
+            return None
+        return given_log_prior(picture.parts, reach=options.reach, softness=options.softness)
 
     def finish(
         self,

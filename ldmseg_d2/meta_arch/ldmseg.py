@@ -57,6 +57,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self_conditioning_prob: float = 0.5,
         decoded_loss_weight: float = 0.0,
         train_inpainting_prob: float = 0.0,
+        given_segments_share: float = 0.5,
         train_size: int = 0,
         freeze_image_encoder: bool = False,
         latent_cache: LatentCache | None = None,
@@ -82,6 +83,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             self_conditioning_prob: probability of a first pass in training.
             decoded_loss_weight: weight of a loss of the decoded x0 prediction.
             train_inpainting_prob: share of training samples that have some cells given.
+            given_segments_share: share of these in which whole segments are given.
             train_size: side of the square in training, pixels; 0: ``image_size``.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             latent_cache: keeps what a frozen image encoder gives in training.
@@ -114,6 +116,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.self_conditioning_prob = self_conditioning_prob
         self.decoded_loss_weight = decoded_loss_weight
         self.train_inpainting_prob = train_inpainting_prob
+        self.given_segments_share = given_segments_share
         self.latent_cache = latent_cache
         self.classifier = classifier or SegmentClassifier()
         self.seed = seed
@@ -147,6 +150,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
             "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
             "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
+            "given_segments_share": ldmseg.TRAIN_INPAINTING.SEGMENTS_SHARE,
             "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
             "latent_cache": build_latent_cache(cfg),
@@ -246,6 +250,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 prob=self.train_inpainting_prob,
                 randomness=randomness,
                 with_draft=self.denoiser.draft_channels > 0,
+                segments_share=self.given_segments_share,
             )
 
         # 4. One denoising step at a random timestep.

@@ -2,7 +2,12 @@
 
 from .class_fusion import merge_classes, panoptic_to_semantic, semantic_probabilities
 from .consensus import consensus
-from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
+from .known_parts import (
+    given_ids_by_overlap,
+    given_ids_by_votes,
+    given_log_prior,
+    paste_known,
+)
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
 from .query_fusion import queries_to_panoptic, queries_to_semantic
 
@@ -10,6 +15,7 @@ __all__ = [
     "consensus",
     "given_ids_by_overlap",
     "given_ids_by_votes",
+    "given_log_prior",
     "logits_to_panoptic",
     "merge_classes",
     "panoptic_to_semantic",

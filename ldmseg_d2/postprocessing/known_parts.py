@@ -2,12 +2,43 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..structures.known_parts import KnownParts
 from .panoptic_fusion import SegmentsInfo
+
+
+def given_log_prior(known: KnownParts, *, reach: float, softness: float) -> Tensor:
+    """What the given pixels say about the pixels around them.
+
+    log p(k) = -min(d_k, reach) / softness, with the distance d_k to the nearest pixel given of
+    segment k, up to a constant; whatever is not given counts as ``reach`` away.
+
+    Args:
+        known: the given part, (H, W).
+        reach: pixels, above 0.
+        softness: pixels, above 0; towards 0 it becomes nearest-neighbour fill within the reach.
+
+    Returns:
+        (K + 1, H, W) float32 for the K segments of ``known.labels()``, and last for all others.
+
+    Raises:
+        ValueError: a number that is not above 0.
+    """
+    if not (reach > 0 and softness > 0):
+        raise ValueError(
+            "MODEL.LDMSEG.SAMPLER.GIVEN_REACH and GIVEN_SOFTNESS must be above 0 pixels, got "
+            f"{reach} and {softness}"
+        )
+    ids = known.ids.cpu().numpy()
+    distances = [ndimage.distance_transform_edt(ids != k) for k in known.labels().tolist()]
+    distances.append(np.full(ids.shape, reach))
+    clipped = np.minimum(np.stack(distances), reach)
+    return torch.from_numpy((-clipped / softness).astype(np.float32)).to(known.ids.device)
 
 
 def paste_known(

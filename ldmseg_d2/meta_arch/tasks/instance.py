@@ -188,6 +188,7 @@ def decode_panoptic(
         logits,
         (entry["height"], entry["width"]),
         keep_ids=entry.get("keep_ids", ()),
+        keep_prior=entry.get("keep_prior"),
         **postprocess,
     )
 

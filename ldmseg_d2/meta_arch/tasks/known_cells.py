@@ -14,8 +14,8 @@ from .instance import InstanceTask
 from .layout import Batch
 from .training import TrainingTargets
 
-# Sides of the square groups of cells that are given or not as one.
-GROUP_SIDES = (1, 2, 4)
+# Sides of the square groups of cells that are given or not as one; with a draft larger ones, too.
+GROUP_SIDES, DRAFT_GROUP_SIDES = (1, 2, 4), (1, 2, 4, 8)
 
 
 class KnownCells(NamedTuple):
@@ -34,6 +34,7 @@ def known_cells(
     prob: float,
     randomness: SampleRandomness,
     with_draft: bool = False,
+    segments_share: float = 0.5,
 ) -> KnownCells:
     """Draw what is given of the task "instance" in a training batch.
 
@@ -43,6 +44,7 @@ def known_cells(
         prob: share of samples in which something is given.
         randomness: of the rows.
         with_draft: also make drafts; what is given then need not fill whole cells.
+        segments_share: see :func:`draw_known_pixels`.
     """
     x0 = targets.x0
     draft = None
@@ -59,6 +61,7 @@ def known_cells(
             prob=prob,
             randomness=randomness.of_samples(block.rows),
             shifted=with_draft,
+            segments_share=segments_share,
         )
         known = whole_cells(pixels, x0.shape[-1])
         cells[block.rows] = known
@@ -100,11 +103,12 @@ def draw_known_pixels(
     prob: float,
     randomness: SampleRandomness,
     shifted: bool = False,
+    segments_share: float = 0.5,
 ) -> Tensor:
     """Draw the pixels that are given.
 
-    Something of a sample is given with probability ``prob``. Half of these samples give groups of
-    cells, the others whole segments; the share that is given is uniform in [0, 1].
+    Something of a sample is given with probability ``prob``. ``segments_share`` of these samples
+    give whole segments, the others groups of cells; what is given of them is uniform in [0, 1].
 
     Args:
         ids: (N, S, S) int64 segment ids in 0..num_ids - 1, 0 is void.
@@ -113,6 +117,7 @@ def draw_known_pixels(
         prob: in [0, 1].
         randomness: of these samples.
         shifted: move the groups by a random number of pixels, so that some cells are given in part.
+        segments_share: in [0, 1].
 
     Returns:
         (N, S, S) bool; void is never given as part of a segment.
@@ -121,13 +126,14 @@ def draw_known_pixels(
     cells = randomness.rand_map(size)  # [N, h, h]
     segments = randomness.rand_map(num_ids, 1)[:, :, 0]  # [N, num_ids]
     factor = ids.shape[-1] // size
-    shifts = randomness.randint(max(GROUP_SIDES) * factor, 2).tolist() if shifted else None
+    sides = DRAFT_GROUP_SIDES if shifted else GROUP_SIDES
+    shifts = randomness.randint(max(sides) * factor, 2).tolist() if shifted else None
     known = torch.zeros_like(ids, dtype=torch.bool)
     for i in range(len(ids)):
         if has[i] >= prob:
             continue
-        if kind[i] < 0.5:
-            side = GROUP_SIDES[int(group[i] * len(GROUP_SIDES))]
+        if kind[i] < 1 - segments_share:
+            side = sides[int(group[i] * len(sides))]
             side = side if size % side == 0 else 1
             groups = cells[i, : size // side, : size // side] < share[i]
             known[i] = groups.repeat_interleave(side * factor, 0).repeat_interleave(
