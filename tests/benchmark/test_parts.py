@@ -17,6 +17,7 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine.analysis import analyze
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
+from ldmseg_d2.studies.runs import Run
 
 SINGLE, ALL = f"configs/{LDMSEG}", f"configs/{JOINT}"
 
@@ -36,9 +37,9 @@ def test_budgets_that_are_none(text):
 
 
 def make_plan(folder, text, each, monkeypatch, **changes):
-    monkeypatch.setattr(budget, "calibrate", lambda *_: each)
-    wanted = {"share": 0.5, "spent_seconds": 0.0, "config_file": SINGLE, "opts": (), **changes}
-    return budget.plan(folder, budget=Budget.parse(text), **wanted)
+    monkeypatch.setattr(budget, "calibrate", lambda _: [each - 0.1, each - 0.1, each + 0.2])
+    wanted = {"share": 0.5, "spent_seconds": 0.0, **changes}
+    return budget.plan(Run("r", SINGLE, 0), folder, budget=Budget.parse(text), **wanted)
 
 
 def test_a_time_becomes_iterations_once(tmp_path, monkeypatch):

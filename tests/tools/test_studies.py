@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,7 +166,7 @@ def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
         cfg = runs.run_config(run, tmp_path / name)
         for _ in range(2):
             try:
-                trainer = runs.train(cfg, partial(runs.StudyTrainer, curve=curve))
+                trainer = runs.train(cfg, curve)
             except KeyboardInterrupt:
                 continue
         finals.append(trainer.unwrapped_model.state_dict())
