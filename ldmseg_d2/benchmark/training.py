@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.studies.curve import Curve, Evaluate
-from ldmseg_d2.studies.runs import Run, do_run, run_config
+from ldmseg_d2.studies.curve import Curve, Evaluate, read_curve
+from ldmseg_d2.studies.runs import CURVE, Run, do_run, run_config
 from ldmseg_d2.studies.timing import read_seconds
 
 from .budget import Budget, plan
@@ -75,8 +75,9 @@ def train_contender(
         points=curve_points,
     )
     each = record["seconds"] / record["iterations"]
-    # The last point of the curve is the end of the training.
-    curve = {**record.pop("curve"), str(record["iterations"]): record.pop("results")}
+    curve, last = record.pop("curve"), record.pop("results")
+    if last:
+        curve[str(record["iterations"])] = last
     return {
         "weights": record["weights"],
         "opts": opts,
@@ -84,7 +85,6 @@ def train_contender(
         "curve": [
             {"iteration": int(done), "seconds": spent + each * int(done), "results": results}
             for done, results in sorted(curve.items(), key=lambda item: int(item[0]))
-            if results
         ],
         "seconds": spent + record["seconds"],
     }
@@ -128,6 +128,8 @@ def _train_stage(
         # Their mean: an interrupted training has done some iterations twice.
         "seconds": fmean(read_seconds(cfg)) * iterations,
         "started_from": cfg.MODEL.WEIGHTS,
+        # From the file: records from before the benchmark's curve was the studies' have none.
+        "curve": read_curve(folder / CURVE),
     }
 
 

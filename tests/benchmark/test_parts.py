@@ -17,6 +17,7 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine.analysis import analyze
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
+from ldmseg_d2.studies.curve import read_curve
 from ldmseg_d2.studies.runs import Run
 
 SINGLE, ALL = f"configs/{LDMSEG}", f"configs/{JOINT}"
@@ -55,6 +56,12 @@ def test_a_time_becomes_iterations_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="one iteration takes 6.00 s.*Give more time"):
         make_plan(tmp_path / "d", "10s", 6.0, monkeypatch)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_curve_of_the_first_benchmarks_is_read(tmp_path):
+    points = [{"iteration": 2, "results": {"a": 1}}, {"iteration": 10, "results": {"a": 2}}]
+    (tmp_path / "curve.json").write_text(json.dumps(points))
+    assert read_curve(tmp_path / "curve.json") == {"2": {"a": 1}, "10": {"a": 2}}
 
 
 def test_contenders():
