@@ -3,21 +3,17 @@
 import json
 import logging
 import re
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ldmseg_d2.engine.reporting import write_results
-from ldmseg_d2.studies.runs import TIMES, Run, StudyTrainer, check_same, run_config, train
+from ldmseg_d2.studies.runs import Run, calibrate, check_same
 
 logger = logging.getLogger(__name__)
 
 BUDGET = "budget.json"
-# Iterations of a calibration: those that warm up, and those that are timed.
-WARM_UP, TIMED = 5, 25
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -60,28 +56,17 @@ class Budget:
         return f"{self.seconds:g} s" if self.seconds else f"{self.iterations} iterations"
 
 
-def clock_of(device: str) -> str:
-    """Which clock counts: on a CPU other programs must not decide."""
-    return "wall" if device.startswith("cuda") else "cpu"
-
-
 def plan(
-    folder: Path,
-    *,
-    budget: Budget,
-    share: float,
-    spent_seconds: float,
-    config_file: str,
-    opts: Sequence[Any],
+    run: Run, folder: Path, *, budget: Budget, share: float, spent_seconds: float
 ) -> dict[str, Any]:
     """Fix a stage's number of iterations, or read what was fixed before.
 
     Args:
+        run: of the stage; its ``iterations`` do not matter.
         folder: of the stage; the plan is kept in it.
         budget: of the whole model.
         share: of the budget, for this stage. The last stage gets what the others left.
         spent_seconds: what the stages before it took; 0 where this is not the last one.
-        config_file, opts: as for training.
 
     Returns:
         ``budget`` (text), ``share``, ``iterations``, and for a time ``available_seconds`` and
@@ -99,12 +84,14 @@ def plan(
     planned = {**settings, "iterations": max(round(share * budget.iterations), 1)}
     if budget.seconds:
         available = budget.seconds - spent_seconds if spent_seconds else share * budget.seconds
-        each = calibrate(config_file, opts)
+        # Not their median: what the training is charged with are all its iterations.
+        each = fmean(calibrate(run))
         iterations = int(available / each)
         if iterations < 1:
             raise ValueError(
-                f"--budget {budget}: {config_file} has {available:.2f} s of it, but one iteration "
-                f"takes {each:.2f} s here. Give more time, or make SOLVER.IMS_PER_BATCH smaller"
+                f"--budget {budget}: {run.config_file} has {available:.2f} s of it, but one "
+                f"iteration takes {each:.2f} s here. Give more time, or make SOLVER.IMS_PER_BATCH "
+                "smaller"
             )
         planned.update(
             iterations=iterations,
@@ -114,14 +101,3 @@ def plan(
     logger.info("Plan of %s: %s", folder, planned)
     write_results(path, planned)
     return planned
-
-
-def calibrate(config_file: str, opts: Sequence[Any]) -> float:
-    """Mean seconds of a training iteration here, measured on a training that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as name:
-        folder = Path(name)
-        run = Run("calibration", config_file, WARM_UP + TIMED, tuple(opts))
-        cfg = run_config(run, folder)
-        train(cfg, StudyTrainer)
-        seconds = json.loads((folder / TIMES).read_text())[clock_of(cfg.MODEL.DEVICE)]
-    return fmean(seconds[WARM_UP:])

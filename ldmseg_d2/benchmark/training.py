@@ -1,24 +1,22 @@
 """Trains a contender within the budget, and notes its quality on the way."""
 
-import json
-from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
 from torch import nn
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.reporting import write_results
-from ldmseg_d2.studies.runs import TIMES, Run, StudyTrainer, do_run
+from ldmseg_d2.studies.curve import Curve, Evaluate, read_curve
+from ldmseg_d2.studies.runs import CURVE, Run, do_run, run_config
+from ldmseg_d2.studies.timing import read_seconds
 
-from .budget import Budget, clock_of, plan
+from .budget import Budget, plan
 from .contenders import Contender
 from .quality import evaluate
-
-CURVE = "curve.json"
 
 
 def train_contender(
@@ -53,8 +51,13 @@ def train_contender(
     opts = [*contender.opts, "SEED", seed]
     stages, spent, received = [], 0.0, []
     for stage in contender.stages:
+        # Its result is the ceiling of what follows.
         record = _train_stage(
-            f"seed{seed}/{stage.name}", stage.config_file, opts, output, budget, stage.share
+            Run(f"seed{seed}/{stage.name}", stage.config_file, 0, tuple(opts)),
+            output,
+            budget=budget,
+            share=stage.share,
+            evaluate=evaluate,
         )
         stages.append(record)
         spent += record["seconds"]
@@ -62,123 +65,78 @@ def train_contender(
         received += [stage.key, record["weights"]]
     opts += received
     record = _train_stage(
-        f"seed{seed}/{contender.folder}",
-        contender.config_file,
-        opts,
+        Run(f"seed{seed}/{contender.folder}", contender.config_file, 0, tuple(opts)),
         output,
-        budget,
-        1 - sum(stage.share for stage in contender.stages),
+        budget=budget,
+        share=1 - sum(stage.share for stage in contender.stages),
         spent=spent,
-        curve=(curve_points, curve_images),
+        # Measured on all pictures later, at several numbers of steps.
+        evaluate=partial(evaluate_first, number=curve_images) if curve_points else lambda *_: {},
+        points=curve_points,
     )
     each = record["seconds"] / record["iterations"]
-    curve = [{**p, "seconds": spent + each * p["iteration"]} for p in record.pop("curve")]
+    curve, last = record.pop("curve"), record.pop("results")
+    if last:
+        curve[str(record["iterations"])] = last
     return {
         "weights": record["weights"],
         "opts": opts,
-        "stages": [*stages, record],
-        "curve": curve,
+        "stages": [*stages, {**record, "results": {}}],
+        "curve": [
+            {"iteration": int(done), "seconds": spent + each * int(done), "results": results}
+            for done, results in sorted(curve.items(), key=lambda item: int(item[0]))
+        ],
         "seconds": spent + record["seconds"],
     }
 
 
+def evaluate_first(cfg: CfgNode, model: nn.Module, *, number: int) -> dict[str, Any]:
+    """As :func:`ldmseg_d2.benchmark.quality.evaluate`, on the first pictures alone."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.MAX_IMAGES = min(number, cfg.TEST.MAX_IMAGES or number)
+    return evaluate(cfg, model)
+
+
 def _train_stage(
-    name: str,
-    config_file: str,
-    opts: Sequence[Any],
+    run: Run,
     output: Path,
+    *,
     budget: Budget,
     share: float,
-    *,
+    evaluate: Evaluate,
     spent: float = 0.0,
-    curve: tuple[int, int] | None = None,
+    points: int = 0,
 ) -> dict[str, Any]:
-    folder = output / name
-    planned = plan(
-        folder,
-        budget=budget,
-        share=round(share, 6),
-        spent_seconds=spent,
-        config_file=config_file,
-        opts=opts,
-    )
-    iterations, (points, images) = planned["iterations"], curve or (0, 0)
-    schedule = _scaled_schedule(config_file, opts, iterations)
-    at = sorted({round(iterations * k / points) for k in range(1, points + 1)} - {0})
+    """Plan the run's iterations, and do it; `points`: of the curve, with the end of the training.
 
-    def finish(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        # A stage's result is the ceiling of the next one; the model's own is measured later, at
-        # several numbers of steps.
-        return evaluate(cfg, model) if curve is None else {}
-
-    record = do_run(
-        Run(name, config_file, iterations, (*opts, *schedule)),
-        output,
-        evaluate=finish,
-        make_trainer=lambda cfg: CurveTrainer(cfg, at, images),
-    )
-    cfg = load_config(config_file, opts)
-    times = json.loads((folder / TIMES).read_text())[clock_of(cfg.MODEL.DEVICE)]
-    path = folder / CURVE
+    Returns:
+        The run's record, with "plan", "weights", "seconds", "curve" and "started_from".
+    """
+    folder = output / run.name
+    planned = plan(run, folder, budget=budget, share=round(share, 6), spent_seconds=spent)
+    iterations = planned["iterations"]
+    opts = (*run.opts, *_scaled_schedule(run, iterations))
+    run = replace(run, iterations=iterations, opts=opts)
+    at = {round(iterations * k / points) for k in range(1, points)} - {0, iterations}
+    record = do_run(run, output, evaluate=evaluate, curve=Curve(tuple(sorted(at)), evaluate))
+    cfg = run_config(run, folder)
     return {
         **record,
         "plan": planned,
         "weights": str(folder / "model_final.pth"),
         # Their mean: an interrupted training has done some iterations twice.
-        "seconds": fmean(times) * iterations,
-        "curve": json.loads(path.read_text()) if path.is_file() else [],
+        "seconds": fmean(read_seconds(cfg)) * iterations,
         "started_from": cfg.MODEL.WEIGHTS,
+        # From the file: records from before the benchmark's curve was the studies' have none.
+        "curve": read_curve(folder / CURVE),
     }
 
 
-def _scaled_schedule(config_file: str, opts: Sequence[Any], iterations: int) -> list[Any]:
+def _scaled_schedule(run: Run, iterations: int) -> list[Any]:
     """SOLVER.STEPS at the same shares of a training of another length."""
-    cfg = load_config(config_file, opts)
+    cfg = load_config(run.config_file, run.opts)
     if "MultiStep" not in cfg.SOLVER.LR_SCHEDULER_NAME:
         return []
     factor = iterations / cfg.SOLVER.MAX_ITER
     return ["SOLVER.STEPS", tuple(max(round(step * factor), 1) for step in cfg.SOLVER.STEPS)]
-
-
-class CurveTrainer(StudyTrainer):
-    """The trainer of a study, which evaluates at some iterations, outside of the timed steps."""
-
-    def __init__(self, cfg: CfgNode, iterations: Sequence[int], num_images: int) -> None:
-        """
-        Args:
-            cfg: the config.
-            iterations: numbers of finished iterations after which it evaluates.
-            num_images: pictures that it evaluates on.
-        """
-        # The base class builds the hooks.
-        self._curve = CurveHook(iterations, num_images)
-        super().__init__(cfg)
-
-    def build_hooks(self) -> list[HookBase]:
-        """The curve comes last: it may fail, and then the checkpoint is there."""
-        return [*super().build_hooks(), self._curve]
-
-
-class CurveHook(HookBase):
-    """Adds the evaluation of the averaged weights to a file; what is there stays."""
-
-    def __init__(self, iterations: Sequence[int], num_images: int) -> None:
-        """See :class:`CurveTrainer`."""
-        self._iterations = set(iterations)
-        self._num_images = num_images
-
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done not in self._iterations:
-            return
-        path = Path(self.trainer.cfg.OUTPUT_DIR, CURVE)
-        points = json.loads(path.read_text()) if path.is_file() else []
-        if any(point["iteration"] == done for point in points):
-            return
-        cfg = self.trainer.cfg.clone()
-        cfg.defrost()
-        images, limit = self._num_images, cfg.TEST.MAX_IMAGES
-        cfg.TEST.MAX_IMAGES = min(images, limit) if limit else images
-        results = evaluate(cfg, self.trainer.evaluation_model)
-        points = [*points, {"iteration": done, "results": results}]
-        write_results(path, sorted(points, key=lambda point: point["iteration"]))

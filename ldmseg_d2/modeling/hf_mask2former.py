@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from huggingface_hub import constants as hub
 from torch import nn
 
-from .pretrained_unet import CONFIG_NAME, is_reachable
+from .from_hub import load_from_hub
+from .pretrained_unet import CONFIG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,12 @@ def load_mask2former(
     elif pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
         raise FileNotFoundError(f"{KEY}.PRETRAINED: there is no folder {pretrained!r}")
     else:
-        network, info = _load_from_hub(load, pretrained, arguments)
+        network, info = load_from_hub(
+            partial(load, **arguments),
+            pretrained,
+            key=f"{KEY}.PRETRAINED",
+            files=f"{CONFIG_NAME} and model.safetensors",
+        )
     missing = [key for key in info["missing_keys"] if not key.startswith(DEPENDS_ON_CLASSES)]
     if missing:
         raise ValueError(
@@ -166,26 +172,3 @@ def _check_type(transformers: ModuleType, folder: Path) -> None:
             f"{KEY}.PRETRAINED: {folder} holds a model of type {found.get('model_type')!r}; "
             "expected one that Mask2FormerForUniversalSegmentation.save_pretrained wrote"
         )
-
-
-def _load_from_hub(load: Any, repository: str, arguments: dict[str, Any]) -> tuple[nn.Module, dict]:
-    """From the hub's cache, else from the hub, else one error that says what to do instead."""
-    try:
-        return load(repository, local_files_only=True, **arguments)
-    except Exception as error:  # not in the cache, or only half of it
-        cause: Exception = error
-    if hub.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set and it is not in the local cache"
-    elif not is_reachable(hub.ENDPOINT):
-        reason = f"it is not in the local cache and {hub.ENDPOINT} cannot be reached"
-    else:
-        try:
-            return load(repository, **arguments)
-        except Exception as error:
-            cause, reason = error, str(error).splitlines()[0]
-    raise FileNotFoundError(
-        f"{KEY}.PRETRAINED {repository!r} is no local folder, and as an id on the Hugging Face hub "
-        f"it cannot be loaded: {reason}. Without network, copy the repository from a machine that "
-        f"has it and give the local folder instead, the one that contains {CONFIG_NAME} and "
-        "model.safetensors"
-    ) from cause

@@ -2,24 +2,22 @@
 
 import contextlib
 import logging
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
-from huggingface_hub import constants as hub
 from torch import nn
+
+from .from_hub import load_from_hub
 
 logger = logging.getLogger(__name__)
 
 CONV_IN_MASK_INITS = ("pretrained", "random")
 CONV_IN_INITS = ("zero", "random")
-# Seconds to decide whether the hub can be reached; its own client retries for half a minute.
-HUB_TIMEOUT = 3.0
 CONFIG_NAME = "config.json"
 # Inputs that some UNets need besides the timestep (SDXL, unCLIP, ...), and that LDMSeg has not.
 UNSUPPORTED_INPUTS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim")
@@ -46,16 +44,24 @@ def load_unet(
         ValueError: the files are not those of a UNet that LDMSeg can use.
     """
     arguments = {"torch_dtype": torch.float32, "low_cpu_mem_usage": False}
-    arguments["output_loading_info"] = True
+
+    def load(source: str, **more: Any) -> tuple[UNet2DConditionModel, dict[str, Any]]:
+        with _quiet_loading():
+            return UNet2DConditionModel.from_pretrained(
+                source, output_loading_info=True, **arguments, **more
+            )
+
     folder = find_model_folder(pretrained, subfolder)
     if folder is None:
-        unet, info = _load_from_hub(pretrained, subfolder=subfolder, **arguments)
+        unet, info = load_from_hub(
+            partial(load, subfolder=subfolder),
+            pretrained,
+            key="MODEL.LDMSEG.DENOISER.PRETRAINED",
+            files=f"{subfolder}/{CONFIG_NAME} and {subfolder}/diffusion_pytorch_model.safetensors",
+        )
     else:
         try:
-            with _quiet_loading():
-                unet, info = UNet2DConditionModel.from_pretrained(
-                    str(folder), local_files_only=True, **arguments
-                )
+            unet, info = load(str(folder), local_files_only=True)
         except Exception as error:  # diffusers raises whatever its parts do
             raise ValueError(
                 f"MODEL.LDMSEG.DENOISER.PRETRAINED: {folder} holds no UNet2DConditionModel that "
@@ -101,34 +107,6 @@ def find_model_folder(pretrained: str, subfolder: str) -> Path | None:
     return None
 
 
-def _load_from_hub(repository: str, **arguments) -> tuple[UNet2DConditionModel, dict]:
-    """From the hub's cache, else from the hub, else one error that says what to do instead."""
-    try:
-        with _quiet_loading():
-            return UNet2DConditionModel.from_pretrained(
-                repository, local_files_only=True, **arguments
-            )
-    except Exception as error:  # not in the cache, or only half of it
-        cause: Exception = error
-    if hub.HF_HUB_OFFLINE:
-        reason = "HF_HUB_OFFLINE is set and it is not in the local cache"
-    elif not is_reachable(hub.ENDPOINT):
-        reason = f"it is not in the local cache and {hub.ENDPOINT} cannot be reached"
-    else:
-        try:
-            with _quiet_loading():
-                return UNet2DConditionModel.from_pretrained(repository, **arguments)
-        except Exception as error:
-            cause, reason = error, str(error).splitlines()[0]
-    raise FileNotFoundError(
-        f"MODEL.LDMSEG.DENOISER.PRETRAINED {repository!r} is no local folder, and as an id on the "
-        f"Hugging Face hub it cannot be loaded: {reason}. Without network, copy the repository "
-        "from a machine that has it and give the local folder instead, the one that contains "
-        f"{arguments['subfolder']}/{CONFIG_NAME} and {arguments['subfolder']}/"
-        "diffusion_pytorch_model.safetensors"
-    ) from cause
-
-
 @contextlib.contextmanager
 def _quiet_loading() -> Iterator[None]:
     """Without diffusers' own report of missing weights: load_unet makes a better one."""
@@ -139,27 +117,6 @@ def _quiet_loading() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def is_reachable(url: str, timeout: float = HUB_TIMEOUT) -> bool:
-    """Whether any answer comes from ``url`` within ``timeout`` seconds; honours proxy variables."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=timeout).close()
-            answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
-        except (OSError, ValueError):
-            pass
-
-    # A thread, because no timeout limits the look-up of the name.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answered.is_set()
 
 
 def fit_channels(

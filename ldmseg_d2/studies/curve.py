@@ -54,4 +54,8 @@ class CurveHook(HookBase):
 
 def read_curve(path: Path) -> dict[str, Any]:
     """What was evaluated so far, by the number of iterations, as text."""
-    return json.loads(path.read_text()) if path.is_file() else {}
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if isinstance(found, list):
+        # The benchmark's form, from before it used this module.
+        return {str(point["iteration"]): point["results"] for point in found}
+    return found

@@ -4,8 +4,7 @@ import json
 import logging
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -22,11 +21,12 @@ from ldmseg_d2.engine.hooks import EvalHook
 from ldmseg_d2.engine.reporting import write_results
 
 from .curve import Curve, CurveHook, Evaluate, read_curve
+from .timing import TIMES, StepTimer, clock_of, read_seconds
 
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RECORD, CONFIG, TIMES, CURVE = "record.json", "config.yaml", "seconds.json", "curve.json"
+RECORD, CONFIG, CURVE = "record.json", "config.yaml", "curve.json"
 # Iterations between checkpoints: a share of the run, which an interruption costs, or more.
 CHECKPOINT_SHARE, LEAST_CHECKPOINT_PERIOD = 1 / 3, 100
 # Iterations that measure how long one takes; the first ones, which are slower, are left out.
@@ -51,12 +51,7 @@ class Run:
 
 
 def do_run(
-    run: Run,
-    output: str | Path,
-    *,
-    evaluate: Evaluate,
-    curve: Curve | None = None,
-    make_trainer: Callable[[CfgNode], Trainer] | None = None,
+    run: Run, output: str | Path, *, evaluate: Evaluate, curve: Curve | None = None
 ) -> dict[str, Any]:
     """Train and evaluate, or continue, or read what was done before.
 
@@ -65,7 +60,6 @@ def do_run(
         output: folder of the study; the run's own is below it.
         evaluate: called with the config and the trained (averaged) model in eval mode.
         curve: evaluate in between as well; the record then has "curve", iterations to results.
-        make_trainer: None: :class:`StudyTrainer`.
 
     Returns:
         The run's record, see :func:`_record`.
@@ -80,7 +74,7 @@ def do_run(
     if not record_path.is_file():
         _check_data(cfg)
         logger.info("Run %s: %d iterations, in %s", run.name, run.iterations, folder)
-        trainer = train(cfg, make_trainer or (lambda cfg: StudyTrainer(cfg, curve)))
+        trainer = train(cfg, curve)
         results = evaluate(cfg, trainer.evaluation_model.eval())
         record = _record(run, cfg, results)
         if curve is not None:
@@ -94,29 +88,37 @@ def do_run(
 
 
 def seconds_per_iteration(run: Run, path: str | Path) -> float:
-    """How long an iteration of a run takes, by a short training of its own that leaves no trace.
+    """The median that :func:`calibrate` finds, kept.
 
     Args:
         run: its ``iterations`` do not matter.
         path: of a JSON file, run name to seconds; what is there is not measured again, so that a
             study that goes on trains as long as it would have.
-
-    Returns:
-        The median, of CPU time on a CPU, of wall time on a GPU.
     """
     path = Path(path)
     known: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
     if run.name not in known:
-        short = replace(run, iterations=CALIBRATION_WARMUP + CALIBRATION)
-        with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as folder:
-            cfg = run_config(short, Path(folder))
-            check_datasets(cfg)
-            train(cfg, StudyTrainer)
-            seconds = json.loads(Path(folder, TIMES).read_text())[_clock(cfg)]
-        known[run.name] = median(seconds[CALIBRATION_WARMUP:])
+        known[run.name] = median(calibrate(run))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_results(path, known)
     return known[run.name]
+
+
+def calibrate(run: Run) -> list[float]:
+    """How long iterations of a run take, by a short training of its own that leaves no trace.
+
+    Args:
+        run: its ``iterations`` do not matter.
+
+    Returns:
+        Seconds of CALIBRATION iterations, see :func:`read_seconds`.
+    """
+    short = replace(run, iterations=CALIBRATION_WARMUP + CALIBRATION)
+    with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as folder:
+        cfg = run_config(short, Path(folder))
+        check_datasets(cfg)
+        train(cfg)
+        return read_seconds(cfg)[CALIBRATION_WARMUP:]
 
 
 def run_config(run: Run, folder: Path) -> CfgNode:
@@ -155,49 +157,10 @@ class StudyTrainer(Trainer):
         return [*curve, StepTimer(folder / TIMES, self.cfg.MODEL.DEVICE), *kept]
 
 
-class StepTimer(HookBase):
-    """Keeps every iteration's seconds in a file, also over interruptions."""
-
-    def __init__(self, path: Path, device: str) -> None:
-        """
-        Args:
-            path: of the JSON file: lists of seconds, "cpu" and "wall".
-            device: where training runs.
-        """
-        self._path = path
-        self._on_gpu = device.startswith("cuda")
-        self._seconds: dict[str, list[float]] = {"cpu": [], "wall": []}
-        if path.is_file():
-            self._seconds = json.loads(path.read_text())
-
-    def before_step(self) -> None:
-        self._start = self._now()
-
-    def after_step(self) -> None:
-        for name, start, end in zip(("cpu", "wall"), self._start, self._now(), strict=True):
-            self._seconds[name].append(end - start)
-        if self.trainer.iter + 1 == self.trainer.max_iter:
-            # Before the last checkpoint: with it, nothing more is timed.
-            self.after_train()
-
-    def after_train(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self._seconds))
-
-    def _now(self) -> tuple[float, float]:
-        if self._on_gpu:
-            torch.cuda.synchronize()
-        return time.process_time(), time.perf_counter()
-
-
-def _clock(cfg: CfgNode) -> str:
-    return "wall" if cfg.MODEL.DEVICE.startswith("cuda") else "cpu"
-
-
-def train(cfg: CfgNode, make_trainer: Callable[[CfgNode], Trainer]) -> Trainer:
+def train(cfg: CfgNode, curve: Curve | None = None) -> StudyTrainer:
     """Train, or continue to train, in ``OUTPUT_DIR``; returns the trainer with what it trained."""
     seed_all_rng(cfg.SEED)
-    trainer = make_trainer(cfg)
+    trainer = StudyTrainer(cfg, curve)
     trainer.resume_or_load(resume=True)
     if trainer.start_iter < trainer.max_iter:
         trainer.train()
@@ -266,7 +229,7 @@ def _record(run: Run, cfg: CfgNode, results: dict[str, Any]) -> dict[str, Any]:
     """
     seconds = json.loads(Path(cfg.OUTPUT_DIR, TIMES).read_text())
     on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
-    each = median(seconds[_clock(cfg)])
+    each = median(seconds[clock_of(cfg.MODEL.DEVICE)])
     post, sampler = cfg.MODEL.LDMSEG.POSTPROCESS, cfg.MODEL.LDMSEG.SAMPLER
     samples = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
     return {

@@ -17,6 +17,8 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine.analysis import analyze
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
+from ldmseg_d2.studies.curve import read_curve
+from ldmseg_d2.studies.runs import Run
 
 SINGLE, ALL = f"configs/{LDMSEG}", f"configs/{JOINT}"
 
@@ -36,9 +38,9 @@ def test_budgets_that_are_none(text):
 
 
 def make_plan(folder, text, each, monkeypatch, **changes):
-    monkeypatch.setattr(budget, "calibrate", lambda *_: each)
-    wanted = {"share": 0.5, "spent_seconds": 0.0, "config_file": SINGLE, "opts": (), **changes}
-    return budget.plan(folder, budget=Budget.parse(text), **wanted)
+    monkeypatch.setattr(budget, "calibrate", lambda _: [each - 0.1, each - 0.1, each + 0.2])
+    wanted = {"share": 0.5, "spent_seconds": 0.0, **changes}
+    return budget.plan(Run("r", SINGLE, 0), folder, budget=Budget.parse(text), **wanted)
 
 
 def test_a_time_becomes_iterations_once(tmp_path, monkeypatch):
@@ -54,6 +56,12 @@ def test_a_time_becomes_iterations_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="one iteration takes 6.00 s.*Give more time"):
         make_plan(tmp_path / "d", "10s", 6.0, monkeypatch)
     assert not (tmp_path / "d").exists()
+
+
+def test_a_curve_of_the_first_benchmarks_is_read(tmp_path):
+    points = [{"iteration": 2, "results": {"a": 1}}, {"iteration": 10, "results": {"a": 2}}]
+    (tmp_path / "curve.json").write_text(json.dumps(points))
+    assert read_curve(tmp_path / "curve.json") == {"2": {"a": 1}, "10": {"a": 2}}
 
 
 def test_contenders():

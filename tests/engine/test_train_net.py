@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from load_tool import load_tool
 from safetensors import safe_open
 from tiny_model import DATASET, TinyTrainer, run_trainer, tiny_config
 
@@ -14,13 +14,6 @@ from ldmseg_d2.engine import ConfigError, load_config
 from ldmseg_d2.engine.config import resolve_config_file
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_tool(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

@@ -190,9 +190,7 @@ def test_what_cannot_be_loaded_is_explained(tmp_path):
 
 
 def test_hub_id_without_network(monkeypatch):
-    from ldmseg_d2.modeling import hf_mask2former
-
-    monkeypatch.setattr(hf_mask2former.hub, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE.*copy the repository"):
         load_mask2former("facebook/no-such-mask2former", num_classes=3, losses={})
 

@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from huggingface_hub import constants as hub
 from tiny_unet import TINY, inputs, whole_model
 
-from ldmseg_d2.modeling import pretrained_unet
+from ldmseg_d2.modeling import from_hub
 from ldmseg_d2.modeling.denoiser import Denoiser, position_embedding
 
 
@@ -141,9 +141,9 @@ def test_a_hub_that_does_not_answer_is_given_up(monkeypatch):
         time.sleep(1)
         raise OSError("too late")
 
-    monkeypatch.setattr(pretrained_unet.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(from_hub.urllib.request, "urlopen", urlopen)
     begin = time.monotonic()
-    assert not pretrained_unet.is_reachable("http://hub", timeout=0.2)
+    assert not from_hub.is_reachable("http://hub", timeout=0.2)
     assert time.monotonic() - begin < 0.9
 
 

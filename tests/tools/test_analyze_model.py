@@ -1,11 +1,11 @@
 """Counts against closed forms and against the real networks on the CPU."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.modeling import build_model
+from load_tool import load_tool
 from tiny import AUTOENCODER, LDMSEG, tiny_batch, tiny_config
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -19,10 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("analyze", ROOT / "tools" / "analyze_model.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("analyze_model")
 
 
 class Attention(nn.Module):

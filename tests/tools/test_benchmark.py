@@ -1,11 +1,11 @@
 """The benchmark from end to end, at the smallest size: LDMSeg with its stage 1, and Detectron2's
 semantic segmentation, on eight scenes."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from load_tool import load_tool
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
@@ -34,13 +34,6 @@ MODEL:
 """
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "tools" / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def rows_of(text):
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     return [row for row in rows if row]
@@ -59,7 +52,7 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     semantic = tmp_path / "semantic.yaml"
     base = ROOT / "configs" / "scenes" / "Base-scenes.yaml"
     semantic.write_text(SEMANTIC.format(base=base, classes=classes))
-    tool, output, page = load_tool(), tmp_path / "out", tmp_path / "docs" / "B.md"
+    tool, output, page = load_tool("benchmark"), tmp_path / "out", tmp_path / "docs" / "B.md"
     argv = ["--configs", "configs/scenes/ldmseg_scenes64.yaml", str(semantic)]
     argv += ["--dataset", "scenes", "--budget", "iters:4", "--output", str(output)]
     argv += ["--curve-points", "2", "--curve-images", "2", "--rounds", "3", "--warm-up", "1"]

@@ -1,12 +1,10 @@
 """The study tools from end to end, at the smallest size: two updates, a handful of pictures."""
 
-import importlib.util
 import json
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
+from load_tool import load_tool
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
@@ -14,7 +12,6 @@ from ldmseg_d2.studies import capacity, runs
 from ldmseg_d2.studies.curve import Curve, read_curve
 from ldmseg_d2.studies.runs import Run
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "SOLVER.AMP.ENABLED False MODEL.DEVICE cpu "
     "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
@@ -23,19 +20,12 @@ TINY = (
 ).split()
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
 def test_tasks(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 6), ("val", 2)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
     register_all(str(tmp_path), overwrite=True)
-    tool = load("study_tasks")
+    tool = load_tool("study_tasks")
     output = tmp_path / "study"
     argv = ["--updates", "2", "--batch", "2", "--images", "2", "--output", str(output), *TINY]
     tool.main(argv)
@@ -69,7 +59,7 @@ def test_tasks(tmp_path, catalogs, monkeypatch):
 
 @pytest.mark.slow
 def test_capacity(tmp_path, catalogs):
-    tool = load("study_capacity")
+    tool = load_tool("study_capacity")
     argv = ["--autoencoder-iterations", "2", "--iterations", "2", "--batch", "2", "--size", "64"]
     argv += ["--images", "1", "--train-images", "4", "--bits", "7", "--output", str(tmp_path)]
     tool.main([*argv, "--doc", str(tmp_path / "docs" / "S.md"), *TINY])
@@ -92,7 +82,7 @@ def test_capacity(tmp_path, catalogs):
 def test_samplers(tmp_path, catalogs):
     write_scenes(tmp_path / "scenes", "val", num_images=2, size=64, seed=0)
     register_all(str(tmp_path), overwrite=True)
-    tool = load("study_samplers")
+    tool = load_tool("study_samplers")
     argv = ["--weights", "", "--samplers", "DDPM", "Heun", "--steps", "1", "2", "--images", "2"]
     argv += ["--spacings", "trailing", "--latency-rounds", "1", "--output", str(tmp_path / "out")]
     tool.main([*argv, "--doc", str(tmp_path / "docs" / "S.md"), *TINY])
@@ -117,7 +107,7 @@ def test_training(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 4), ("val", 2)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
     register_all(str(tmp_path), overwrite=True)
-    tool = load("study_training")
+    tool = load_tool("study_training")
     output = tmp_path / "study"
     argv = ["--factors", "noise", "latent_noise", "--images", "2", "--steps", "2", "1"]
     argv += ["--minutes", "0.001", "--output", str(output), "SOLVER.IMS_PER_BATCH", "2", *TINY]
@@ -167,7 +157,7 @@ def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
         cfg = runs.run_config(run, tmp_path / name)
         for _ in range(2):
             try:
-                trainer = runs.train(cfg, partial(runs.StudyTrainer, curve=curve))
+                trainer = runs.train(cfg, curve)
             except KeyboardInterrupt:
                 continue
         finals.append(trainer.unwrapped_model.state_dict())

@@ -11,7 +11,7 @@ from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from ..pretrained_unet import is_reachable
+from ..from_hub import is_reachable
 from ..weights import load_weights
 
 logger = logging.getLogger(__name__)
