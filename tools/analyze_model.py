@@ -21,7 +21,8 @@ import torch
 from detectron2.config import CfgNode
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.analysis import analyze, measure_here
+from ldmseg_d2.engine.analysis import analyze
+from ldmseg_d2.engine.memory import measure_here
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- written by tools/analyze_model.py -->", "<!-- end -->"

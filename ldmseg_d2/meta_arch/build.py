@@ -183,6 +183,11 @@ def build_inpainting_options(cfg: CfgNode) -> InpaintingOptions:
             raise ValueError(
                 f"MODEL.LDMSEG.SAMPLER.{key} is {sampler[key]!r}; allowed: {', '.join(allowed)}"
             )
+    if sampler.GIVEN_REACH < 0:
+        raise ValueError(
+            f"MODEL.LDMSEG.SAMPLER.GIVEN_REACH is {sampler.GIVEN_REACH}: it takes pixels, or 0, "
+            "which is off"
+        )
     return InpaintingOptions(
         method=sampler.INPAINTING,
         jump_length=sampler.REPAINT_JUMP_LENGTH,

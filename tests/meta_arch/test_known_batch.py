@@ -9,6 +9,7 @@ from tiny import tiny_batch, tiny_config
 
 from ldmseg_d2.data.datasets.scenes import generate_scene
 from ldmseg_d2.diffusion import INPAINTING_METHODS, initial_noise
+from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
 from ldmseg_d2.meta_arch.batching import image_generator
 from ldmseg_d2.meta_arch.generation import GivenSegments
 from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
@@ -231,3 +232,32 @@ def test_draws_of_a_given_part_agree_on_it(tiny):
     assert {"id": 77, "area": int((ids == 77).sum())}.items() <= next(
         s for s in infos if s["id"] == 77
     ).items()
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_the_limit_of_strong_evidence_is_nearest_neighbour_fill(tiny, assignment):
+    """With whatever the network says (it is not trained) and at the size of the result."""
+    batch = [given(entry) for entry in tiny_batch(2)]
+    for entry in batch:
+        entry["known_mask"] = entry["known_mask"] & (entry["known_ids"] != 0)
+    # A distance from another column than the last given one would be a tie of two labels.
+    strong = complete(tiny, batch, assignment=assignment, reach=1000.0, softness=1e-4)
+    for entry, (panoptic, _) in zip(batch, strong):
+        ids, mask = entry["known_ids"].numpy(), entry["known_mask"].numpy()
+        expected = torch.from_numpy(nearest_fill(ids, mask))
+        same = (panoptic == expected).float().mean()
+        assert float(same) > 0.99  # ties may go either way
+    # Out of reach the network decides alone.
+    free, off = (
+        complete(tiny, batch, assignment=assignment, **settings)
+        for settings in ({"reach": 1e-3, "softness": 1.0}, {})
+    )
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(free, off))
+
+
+def test_evidence_needs_positive_numbers(tiny):
+    with pytest.raises(ValueError, match="GIVEN_REACH and GIVEN_SOFTNESS .* got 5.0 and 0.0"):
+        complete(tiny, [given(tiny_batch(1)[0])], reach=5.0, softness=0.0)
+    with pytest.raises(ValueError, match="GIVEN_REACH is -1"):
+        build_model(tiny_config("scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.SAMPLER.GIVEN_REACH",
+                                -1.0))  # fmt: skip

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldmseg_d2.engine import analysis
+from ldmseg_d2.engine import analysis, memory
 from ldmseg_d2.model_zoo import get_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_tasks_are_counted_as_they_are_run(name, sampler, runs):
     assert {"autoencoder", "depth_autoencoder", "denoiser"} < set(found["parameters"])
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         with sdpa_kernel(SDPBackend.MATH):
-            model(analysis.fake_batch(64, 1))
+            model(memory.fake_batch(64, 1))
     assert sum(calls) == found["forwards"]
     # The factored head's expansion to all ids, for segments and for classes.
     head = 2 * cfg.MODEL.LDMSEG.NUM_BITS * (2**cfg.MODEL.LDMSEG.NUM_BITS - 1) * 64 * 64
@@ -101,7 +101,7 @@ def test_training_of_joint_tasks_is_counted():
     cfg = tiny_tasks(JOINT)
     found, model = analysis.analyze(cfg), build_model(cfg).train()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        sum(model(analysis.fake_batch(64, 1)).values()).backward()
+        sum(model(memory.fake_batch(64, 1)).values()).backward()
     assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
 
 
@@ -111,23 +111,23 @@ def test_depth_autoencoder_is_counted():
     assert found["parameters"]["autoencoder"][0] == sum(p.numel() for p in model.parameters())
     assert found["forwards"] == 0
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(analysis.fake_batch(64, 1))
+        model(memory.fake_batch(64, 1))
     assert counter.get_total_flops() == found["flops"]["inference"]
 
 
 def test_full_size_is_counted_without_memory():
-    before = analysis.peak_resident_bytes()
+    before = memory.peak_resident_bytes()
     found = analysis.analyze(get_config("coco/ldmseg_coco.yaml"))
     # 860M parameters of Stable Diffusion's UNet without cross-attention; about 0.8 TFLOPs.
     assert 780e6 < found["parameters"]["denoiser"][0] < 870e6
     assert 0.7e12 < found["flops"]["step"] < 0.9e12
     assert found["least_bytes"] > 16 * found["parameters"]["denoiser"][1]
-    assert analysis.peak_resident_bytes() - before < 0.5e9
+    assert memory.peak_resident_bytes() - before < 0.5e9
 
 
 def test_memory_is_measured_by_running(tool, monkeypatch):
     cfg = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2)
-    assert analysis.measure_here(cfg, "train", 2) > 1e7
+    assert memory.measure_here(cfg, "train", 2) > 1e7
     asked = []
     monkeypatch.setattr(tool, "measure", lambda f, o, what, n: asked.append((what, n)) or 1e9 * n)
     found = analysis.analyze(cfg)
