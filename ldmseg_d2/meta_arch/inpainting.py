@@ -71,7 +71,7 @@ class KnownBatch(NamedTuple):
         return [] if picture is None else picture.codes.tolist()
 
     def keep_prior(self, index: int, options: InpaintingOptions) -> Tensor | None:
-        """Log prior of these channels and of all others, see :func:`given_log_prior`."""
+        """Log prior of these channels, of void and of all others, see :func:`given_log_prior`."""
         picture = self.pictures[index]
         if picture is None or options.reach == 0:
             return None

@@ -16,7 +16,7 @@ def given_log_prior(known: KnownParts, *, reach: float, softness: float) -> Tens
     """What the given pixels say about the pixels around them.
 
     log p(k) = -min(d_k, reach) / softness, with the distance d_k to the nearest pixel given of
-    segment k, up to a constant; whatever is not given counts as ``reach`` away.
+    segment k (or given as void), up to a constant; what is not given counts as ``reach`` away.
 
     Args:
         known: the given part, (H, W).
@@ -24,7 +24,7 @@ def given_log_prior(known: KnownParts, *, reach: float, softness: float) -> Tens
         softness: pixels, above 0; towards 0 it becomes nearest-neighbour fill within the reach.
 
     Returns:
-        (K + 1, H, W) float32 for the K segments of ``known.labels()``, and last for all others.
+        (K + 2, H, W) float32: the K segments of ``known.labels()``, void, and all others.
 
     Raises:
         ValueError: a number that is not above 0.
@@ -34,10 +34,13 @@ def given_log_prior(known: KnownParts, *, reach: float, softness: float) -> Tens
             "MODEL.LDMSEG.SAMPLER.GIVEN_REACH and GIVEN_SOFTNESS must be above 0 pixels, got "
             f"{reach} and {softness}"
         )
-    ids = known.ids.cpu().numpy()
-    distances = [ndimage.distance_transform_edt(ids != k) for k in known.labels().tolist()]
-    distances.append(np.full(ids.shape, reach))
-    clipped = np.minimum(np.stack(distances), reach)
+    ids, mask = known.ids.cpu().numpy(), known.mask.cpu().numpy()
+    regions = [ids == k for k in known.labels().tolist()] + [mask & (ids == 0)]
+    distances = [
+        ndimage.distance_transform_edt(~region) if region.any() else np.full(ids.shape, reach)
+        for region in regions
+    ]
+    clipped = np.minimum(np.stack([*distances, np.full(ids.shape, reach)]), reach)
     return torch.from_numpy((-clipped / softness).astype(np.float32)).to(known.ids.device)
 
 

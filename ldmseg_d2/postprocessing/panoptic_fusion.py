@@ -64,8 +64,8 @@ def logits_to_panoptic(
         min_segment_score: in [0, 1], 0 turns step 1 off.
         min_segment_area: pixels at the logits' own size, for step 1.
         keep_ids: channels that steps 1 and 4 spare, such as given segments in inpainting.
-        keep_prior: (len(keep_ids) + 1, H, W) log prior of these channels, in their order, and last
-            of all others, which is added before step 2's choice: see :func:`given_log_prior`.
+        keep_prior: (len(keep_ids) + 2, H, W) log prior of these channels, in their order, of void
+            and of all others, which is added before step 2's choice: see :func:`given_log_prior`.
 
     Returns:
         (H, W) int32 map of segment ids from 1 on (channel + 1), 0 is void; and for each segment a
@@ -83,8 +83,8 @@ def logits_to_panoptic(
     )[0]  # [K', H, W]
     evidence = resized
     if keep_prior is not None:
-        rows = [keep_ids.index(c) if c in keep_ids else -1 for c in channels.tolist()]
-        evidence = resized + keep_prior[rows]
+        row_of = {channel: row for row, channel in enumerate([*keep_ids, 0])}
+        evidence = resized + keep_prior[[row_of.get(c, -1) for c in channels.tolist()]]
     probability, winner = evidence.softmax(dim=0).max(dim=0)  # [H, W]
     confident = probability >= mask_threshold
 

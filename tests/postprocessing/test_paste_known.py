@@ -163,12 +163,13 @@ def test_prior_of_given_segments_equals_a_loop(seed, reach, softness):
     _, known, _ = draw_case(seed, share=0.1)
     prior = given_log_prior(known, reach=reach, softness=softness)
     labels = known.labels().tolist()
-    assert prior.shape == (len(labels) + 1, 9, 11)
+    assert prior.shape == (len(labels) + 2, 9, 11)
+    void = torch.nonzero(known.mask & (known.ids == 0)).tolist()
     for y, x in itertools.product(range(9), range(11)):
-        for row, label in enumerate(labels):
-            points = torch.nonzero(known.ids == label)
-            distance = min(((p[0] - y) ** 2 + (p[1] - x) ** 2) ** 0.5 for p in points.tolist())
-            expected = -min(distance, reach) / softness
+        for row, label in enumerate([*labels, 0]):
+            points = torch.nonzero(known.ids == label).tolist() if label else void
+            distances = [((p[0] - y) ** 2 + (p[1] - x) ** 2) ** 0.5 for p in points]
+            expected = -min([*distances, reach]) / softness
             assert float(prior[row, y, x]) == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert torch.all(prior[-1] == torch.tensor(-reach / softness, dtype=torch.float32))
 
