@@ -106,6 +106,9 @@ def _add_diffusion_config(cfg: CN) -> None:
     # Weight of a cross-entropy between the decoded x0 prediction and the ids (pixels that are not
     # void), beside the squared error of the latents; 0: off (the paper).
     d.DECODED_LOSS_WEIGHT = 0.0
+    # Pixels of a segment weigh area^-DECODED_LOSS_BALANCE in it: 0: every pixel the same, 1: every
+    # segment the same.
+    d.DECODED_LOSS_BALANCE = 0.0
     # Feed the previous x0 prediction back (Analog Bits, arXiv 2208.04202): extra input channels,
     # and in training the probability of a first pass that makes the prediction.
     d.SELF_CONDITIONING = True

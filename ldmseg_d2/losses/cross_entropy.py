@@ -7,21 +7,28 @@ from torch.nn import functional as F
 from ..structures import encode_bits
 
 
-def id_cross_entropy(logits: Tensor, ids: Tensor, *, void_weight: float = 0.0) -> Tensor:
+def id_cross_entropy(
+    logits: Tensor, ids: Tensor, *, void_weight: float = 0.0, segment_balance: float = 0.0
+) -> Tensor:
     """Mean cross-entropy over ids.
 
     Args:
         logits: (B, K, ...) logits of the ids, 0 being void.
         ids: (B, ...) int64 true ids.
         void_weight: weight of void pixels; 0 leaves them out (the paper).
+        segment_balance: pixels of a segment weigh area^-segment_balance: at 0 all pixels weigh the
+            same, at 1 all segments.
 
     Returns:
         Scalar: weighted mean over pixels; 0 where no pixel counts.
     """
-    return _weighted_mean(F.cross_entropy(logits.float(), ids, reduction="none"), ids, void_weight)
+    losses = F.cross_entropy(logits.float(), ids, reduction="none")
+    return _weighted_mean(losses, ids, void_weight, segment_balance)
 
 
-def factored_cross_entropy(head_output: Tensor, ids: Tensor, *, void_weight: float = 0.0) -> Tensor:
+def factored_cross_entropy(
+    head_output: Tensor, ids: Tensor, *, void_weight: float = 0.0, segment_balance: float = 0.0
+) -> Tensor:
     """The same cross-entropy for bit logits l_1..l_n and a void logit v, without 2^n channels.
 
     The logit of id k is the sum over bits of c_kb l_b with its code c_k in {-1, 1}^n. Because the
@@ -34,7 +41,7 @@ def factored_cross_entropy(head_output: Tensor, ids: Tensor, *, void_weight: flo
     Args:
         head_output: (B, n + 1, H, W) bit logits, least significant first, then the void logit.
         ids: (B, H, W) int64 true ids.
-        void_weight: weight of void pixels.
+        void_weight, segment_balance: see :func:`id_cross_entropy`.
 
     Returns:
         Scalar: equal to :func:`id_cross_entropy` of the expanded logits.
@@ -48,9 +55,20 @@ def factored_cross_entropy(head_output: Tensor, ids: Tensor, *, void_weight: flo
     log_ids = s + torch.log(-torch.expm1(-s)) - bits.sum(dim=1)
     log_normaliser = torch.logaddexp(void, log_ids)
     true_logit = torch.where(ids == 0, void, (encode_bits(ids, num_bits) * bits).sum(dim=1))
-    return _weighted_mean(log_normaliser - true_logit, ids, void_weight)
+    return _weighted_mean(log_normaliser - true_logit, ids, void_weight, segment_balance)
 
 
-def _weighted_mean(losses: Tensor, ids: Tensor, void_weight: float) -> Tensor:
+def _weighted_mean(losses: Tensor, ids: Tensor, void_weight: float, balance: float) -> Tensor:
     weights = torch.where(ids == 0, void_weight, 1.0).to(losses)
-    return (losses * weights).sum() / weights.sum().clamp(min=1.0)
+    if balance:
+        weights = weights * _areas(ids).to(losses) ** -balance
+    # The smallest number only keeps 0 / 0 away.
+    return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)
+
+
+def _areas(ids: Tensor) -> Tensor:
+    """Number of pixels of the same id in the same picture, for each pixel of ids (B, ...)."""
+    size = int(ids.max()) + 1
+    keys = ids.flatten(1) + size * torch.arange(len(ids), device=ids.device).view(-1, 1)  # [B, P]
+    counts = torch.bincount(keys.flatten(), minlength=size * len(ids))
+    return counts[keys].view_as(ids)

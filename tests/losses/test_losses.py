@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,14 +30,16 @@ def expand(head_output):
     num_bits=st.integers(2, 8),
     scale=st.sampled_from([0.1, 1.0, 5.0]),
     void_weight=st.sampled_from([0.0, 0.3, 1.0]),
+    balance=st.sampled_from([0.0, 0.5, 1.0]),
 )
-def test_factored_cross_entropy_is_the_expanded_one(seed, num_bits, scale, void_weight):
+def test_factored_cross_entropy_is_the_expanded_one(seed, num_bits, scale, void_weight, balance):
     generator = torch.Generator().manual_seed(seed)
     head = scale * torch.randn(2, num_bits + 1, 3, 4, generator=generator, dtype=torch.float64)
     head = head.float().requires_grad_()
     ids = torch.randint(2**num_bits, (2, 3, 4), generator=generator)
-    closed = factored_cross_entropy(head, ids, void_weight=void_weight)
-    naive = id_cross_entropy(expand(head), ids, void_weight=void_weight)
+    weights = {"void_weight": void_weight, "segment_balance": balance}
+    closed = factored_cross_entropy(head, ids, **weights)
+    naive = id_cross_entropy(expand(head), ids, **weights)
     torch.testing.assert_close(closed, naive, atol=1e-4, rtol=1e-4)
     gradients = [torch.autograd.grad(loss, head)[0] for loss in (closed, naive)]
     torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
@@ -56,6 +60,22 @@ def test_id_cross_entropy_leaves_void_out():
                 + F.cross_entropy(logits[:, :, 1, 0], ids[:, 1, 0])) / 2  # fmt: skip
     torch.testing.assert_close(id_cross_entropy(logits, ids), expected)
     assert id_cross_entropy(logits, torch.zeros_like(ids)) == 0
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_segment_balance_against_a_naive_loop(balance):
+    """An id of another picture is another segment."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, 5, generator=generator)
+    ids = torch.randint(4, (2, 3, 5), generator=generator)
+    total = weights = 0.0
+    for b, y, x in itertools.product(range(2), range(3), range(5)):
+        if ids[b, y, x] != 0:
+            weight = int((ids[b] == ids[b, y, x]).sum()) ** -balance
+            total -= weight * float(logits[b, :, y, x].log_softmax(0)[ids[b, y, x]])
+            weights += weight
+    loss = id_cross_entropy(logits, ids, segment_balance=balance)
+    assert float(loss) == pytest.approx(total / weights, rel=1e-5)
 
 
 def test_mask_losses_against_a_naive_loop():

@@ -28,20 +28,35 @@ class IdTask(Task):
         image_size: int,
         train_size: int = 0,
         masked_loss: bool = True,
+        segment_balance: float = 0.0,
     ) -> None:
         """
         Args:
             autoencoder: of masks.
             image_size, train_size: see :class:`Task`.
             masked_loss: leave cells that are mostly void out of the loss.
+            segment_balance: of the decoded loss, see :func:`id_cross_entropy`.
+
+        Raises:
+            ValueError: segment balance outside [0, 1].
         """
         super().__init__(autoencoder, image_size=image_size, train_size=train_size)
+        if not 0 <= segment_balance <= 1:
+            raise ValueError(
+                "MODEL.LDMSEG.DIFFUSION.DECODED_LOSS_BALANCE must be from 0 (pixels weigh the "
+                f"same) to 1 (segments do), got {segment_balance}"
+            )
         self.masked_loss = masked_loss
+        self.segment_balance = segment_balance
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        masked_loss = cfg.MODEL.LDMSEG.DIFFUSION.MASKED_LOSS
-        return {**super().from_config(cfg), "masked_loss": masked_loss}
+        diffusion = cfg.MODEL.LDMSEG.DIFFUSION
+        return {
+            **super().from_config(cfg),
+            "masked_loss": diffusion.MASKED_LOSS,
+            "segment_balance": diffusion.DECODED_LOSS_BALANCE,
+        }
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor) -> Target:
@@ -54,7 +69,8 @@ class IdTask(Task):
         """Cross-entropy (scalar) between decoded latents and the ids; void is left out."""
         factored = self.autoencoder.head == "factored"
         cross_entropy = factored_cross_entropy if factored else id_cross_entropy
-        return cross_entropy(self.decode_latents(latents), target.pixels)
+        head_output = self.decode_latents(latents)
+        return cross_entropy(head_output, target.pixels, segment_balance=self.segment_balance)
 
 
 @TASK_REGISTRY.register()
