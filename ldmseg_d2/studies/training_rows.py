@@ -102,7 +102,7 @@ def _noise(ldmseg: CfgNode) -> Iterator[Row]:
     uniform = (f"{DIFFUSION}.LOSS_WEIGHTING", "uniform")
     yield Row("noise", "uniform t, weight 1", uniform)
     yield Row("noise", "uniform t, min-SNR", (f"{DIFFUSION}.LOSS_WEIGHTING", "min_snr"))
-    for power in (2.0, 4.0):
+    for power in (2.0, 4.0, 8.0):
         opts = (f"{DIFFUSION}.TIMESTEP_SAMPLING", "high_noise")
         opts += (f"{DIFFUSION}.TIMESTEP_POWER", power)
         yield Row("noise", f"t drawn as t^{power - 1:g}, weight 1", (*uniform, *opts))
@@ -124,9 +124,11 @@ def _self_conditioning(ldmseg: CfgNode) -> Iterator[Row]:
 
 
 def _decoded_loss(ldmseg: CfgNode) -> Iterator[Row]:
-    for weight in (0.0, 0.1, 1.0):
+    for weight, balance in ((0.0, 0.0), (0.1, 0.0), (0.1, 0.5), (1.0, 0.0)):
         opts = (f"{DIFFUSION}.DECODED_LOSS_WEIGHT", weight)
-        yield Row("decoded_loss", f"weight {weight:g}", opts)
+        opts += (f"{DIFFUSION}.DECODED_LOSS_BALANCE", balance)
+        title = f"weight {weight:g}" + (f", area^-{balance:g}" if balance else "")
+        yield Row("decoded_loss", title, opts)
 
 
 def _latent_noise(ldmseg: CfgNode) -> Iterator[Row]:
