@@ -28,12 +28,14 @@ def run(*command: str, root: Path) -> None:
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
-def train_both_stages(name: str, datasets: list[str], root: Path, output: Path) -> None:
+def train_both_stages(
+    configs: tuple[str, str], datasets: list[str], root: Path, output: Path
+) -> None:
     """Stage 1, then stage 2 on its result; each evaluates at the end and must have counted."""
     stage1, stage2 = output / "stage1", output / "stage2"
-    run("tools/train_net.py", "--config-file", f"configs/{name}/quick/autoencoder_{name}.yaml",
+    run("tools/train_net.py", "--config-file", f"configs/{configs[0]}",
         *FEW, *datasets, "OUTPUT_DIR", str(stage1), root=root)  # fmt: skip
-    run("tools/train_net.py", "--config-file", f"configs/{name}/quick/ldmseg_{name}.yaml",
+    run("tools/train_net.py", "--config-file", f"configs/{configs[1]}",
         *FEW, *datasets, "OUTPUT_DIR", str(stage2), "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", "2",
         "MODEL.LDMSEG.AUTOENCODER.WEIGHTS", str(stage1 / "model_final.pth"), root=root)  # fmt: skip
     for folder, key in ((stage1, "reconstruction"), (stage2, "panoptic_class_agnostic")):
@@ -54,11 +56,13 @@ def test_camvid(shared, tmp_path):
                 shutil.copy(found, source / folder)
     root = tmp_path / "datasets"
     run("tools/prepare_camvid.py", "--input", str(source), "--root", str(root), root=root)
-    train_both_stages("camvid", [], root, tmp_path / "output")
+    configs = ("camvid/autoencoder_camvid.yaml", "camvid/quick/ldmseg_camvid.yaml")
+    train_both_stages(configs, [], root, tmp_path / "output")
 
 
 @pytest.mark.slow
 def test_coco(shared, tmp_path):
     name = '("coco_2017_val_panoptic",)'
     datasets = ["DATASETS.TRAIN", name, "DATASETS.TEST", name]
-    train_both_stages("coco", datasets, shared / "datasets", tmp_path / "output")
+    configs = ("coco/quick/autoencoder_coco.yaml", "coco/quick/ldmseg_coco.yaml")
+    train_both_stages(configs, datasets, shared / "datasets", tmp_path / "output")

@@ -100,8 +100,10 @@ def _prediction(ldmseg: CfgNode) -> Iterator[Row]:
 
 def _noise(ldmseg: CfgNode) -> Iterator[Row]:
     uniform = (f"{DIFFUSION}.LOSS_WEIGHTING", "uniform")
-    yield Row("noise", "uniform t, weight 1", uniform)
-    yield Row("noise", "uniform t, min-SNR", (f"{DIFFUSION}.LOSS_WEIGHTING", "min_snr"))
+    every_t = (f"{DIFFUSION}.TIMESTEP_SAMPLING", "uniform")
+    yield Row("noise", "uniform t, weight 1", (*uniform, *every_t))
+    min_snr = (f"{DIFFUSION}.LOSS_WEIGHTING", "min_snr", *every_t)
+    yield Row("noise", "uniform t, min-SNR", min_snr)
     for power in (2.0, 4.0, 8.0):
         opts = (f"{DIFFUSION}.TIMESTEP_SAMPLING", "high_noise")
         opts += (f"{DIFFUSION}.TIMESTEP_POWER", power)
@@ -172,6 +174,7 @@ def _recipe(ldmseg: CfgNode) -> Iterator[Row]:
     """The paper's, but for networks, optimizer and the autoencoder."""
     opts = (f"{LDMSEG}.ID_ASSIGNMENT", "random", f"{DIFFUSION}.PREDICTION_TYPE", "epsilon")
     opts += (f"{DIFFUSION}.LOSS_WEIGHTING", "min_snr", f"{DIFFUSION}.MASKED_LOSS", True)
+    opts += (f"{DIFFUSION}.TIMESTEP_SAMPLING", "uniform")
     opts += (f"{DIFFUSION}.SELF_CONDITIONING", True, f"{LDMSEG}.SAMPLER.NAME", "DDIM")
     opts += (f"{AUTOENCODER}.NORMALIZATION", "fixed", f"{AUTOENCODER}.SCALING_FACTOR", 0.18215)
     yield Row("recipe", "the paper's", opts)
