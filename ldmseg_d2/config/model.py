@@ -135,13 +135,12 @@ def _add_diffusion_config(cfg: CN) -> None:
     s.REPAINT_RESAMPLES = 3
     # A latent cell is known where "all" of its pixels are given, at least half ("most"), or "any".
     s.KNOWN_CELLS = "all"
-    # Evidence of the given pixels for the pixels around them, when the result is decoded: the log
-    # probability of a given segment falls by 1 with every GIVEN_SOFTNESS pixels (of the result) to
-    # the nearest pixel given of it, up to GIVEN_REACH pixels; all that is not given counts as that
-    # far away. It helps a model that is weak; nearest-neighbour fill is its limit for a small
-    # softness. GIVEN_REACH 0: off (the paper).
-    s.GIVEN_REACH = 0.0
-    s.GIVEN_SOFTNESS = 2.0
+    # Evidence of the given pixels for the pixels around them, when the result is decoded: the
+    # network's log probabilities plus GIVEN_WEIGHT times those that a random walker on the photo
+    # meets a given segment first, or dies: it lives for GIVEN_REACH pixels of the networks' square,
+    # and an edge of the photo keeps it back. It helps a model that is weak. 0: off (the paper).
+    s.GIVEN_WEIGHT = 0.0
+    s.GIVEN_REACH = 256.0
 
     cfg.MODEL.LDMSEG.DENOISER = u = CN()
     # Pretrained UNet2DConditionModel: a local folder (Stable Diffusion's 1.x or 2.x layout, or what

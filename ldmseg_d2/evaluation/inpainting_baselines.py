@@ -58,6 +58,8 @@ def random_walker_fill(
     with warnings.catch_warnings():
         # Probabilities a little outside of [0, 1] do not matter to an argmax.
         warnings.filterwarnings("ignore", message="The probability range is outside")
-        # "cg_j" needs no optional solver.
-        walked = random_walker(photo, markers, beta=beta, mode="cg_j", tol=1e-4, channel_axis=-1)
+        # Factorised, or where that would need much memory, in iterations. Neither needs an optional
+        # solver.
+        mode = "bf" if markers.size <= 2**18 else "cg_j"
+        walked = random_walker(photo, markers, beta=beta, mode=mode, tol=1e-4, channel_axis=-1)
     return np.where(known_mask, ids, labels[np.clip(walked, 1, None) - 1])

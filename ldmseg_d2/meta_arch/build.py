@@ -183,18 +183,18 @@ def build_inpainting_options(cfg: CfgNode) -> InpaintingOptions:
             raise ValueError(
                 f"MODEL.LDMSEG.SAMPLER.{key} is {sampler[key]!r}; allowed: {', '.join(allowed)}"
             )
-    if sampler.GIVEN_REACH < 0:
+    if sampler.GIVEN_WEIGHT < 0 or sampler.GIVEN_REACH <= 0:
         raise ValueError(
-            f"MODEL.LDMSEG.SAMPLER.GIVEN_REACH is {sampler.GIVEN_REACH}: it takes pixels, or 0, "
-            "which is off"
+            "MODEL.LDMSEG.SAMPLER.GIVEN_WEIGHT must be at least 0 (0 is off) and GIVEN_REACH above "
+            f"0 pixels, got {sampler.GIVEN_WEIGHT} and {sampler.GIVEN_REACH}"
         )
     return InpaintingOptions(
         method=sampler.INPAINTING,
         jump_length=sampler.REPAINT_JUMP_LENGTH,
         resamples=sampler.REPAINT_RESAMPLES,
         cell_rule=sampler.KNOWN_CELLS,
-        reach=sampler.GIVEN_REACH,
-        softness=sampler.GIVEN_SOFTNESS,
+        given_weight=sampler.GIVEN_WEIGHT,
+        given_reach=sampler.GIVEN_REACH,
     )
 
 

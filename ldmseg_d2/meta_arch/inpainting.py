@@ -37,14 +37,15 @@ class InpaintingOptions(NamedTuple):
     jump_length: int = 5
     resamples: int = 3
     cell_rule: str = "all"
-    reach: float = 0.0
-    softness: float = 2.0
+    given_weight: float = 0.0
+    given_reach: float = 256.0
 
 
 class KnownPicture(NamedTuple):
     """What is given of one picture."""
 
     parts: KnownParts  # at the size of the result
+    photo: Tensor  # (3, h, w) uint8, at the networks' size and without padding
     codes: Tensor  # (K,) int64: the id under which the model knows each of parts.labels()
     classes: Mapping[int, int]  # given id to contiguous class, where the user says it
 
@@ -73,9 +74,10 @@ class KnownBatch(NamedTuple):
     def keep_prior(self, index: int, options: InpaintingOptions) -> Tensor | None:
         """Log prior of these channels, of void and of all others, see :func:`given_log_prior`."""
         picture = self.pictures[index]
-        if picture is None or options.reach == 0:
+        if picture is None or options.given_weight == 0:
             return None
-        return given_log_prior(picture.parts, reach=options.reach, softness=options.softness)
+        prior = given_log_prior(picture.parts, picture.photo, reach=options.given_reach)
+        return options.given_weight * prior
 
     def finish(
         self,
@@ -197,7 +199,8 @@ def encode_known_parts(
         cells.append(
             known_cells(small.mask, image_size=image_size, downsample_factor=factor, rule=cell_rule)
         )
-        pictures.append(KnownPicture(parts, table[1:], entry.get("known_classes") or {}))
+        classes = entry.get("known_classes") or {}
+        pictures.append(KnownPicture(parts, entry["image"], table[1:], classes))
     latents = autoencoder.normalize(autoencoder.encode(torch.stack(maps)).mean)
     return KnownBatch(latents, torch.stack(cells).unsqueeze(1), pictures)
 

@@ -2,12 +2,8 @@
 
 from .class_fusion import merge_classes, panoptic_to_semantic, semantic_probabilities
 from .consensus import consensus
-from .known_parts import (
-    given_ids_by_overlap,
-    given_ids_by_votes,
-    given_log_prior,
-    paste_known,
-)
+from .given_prior import given_log_prior, random_walk
+from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
 from .query_fusion import queries_to_panoptic, queries_to_semantic
 
@@ -22,6 +18,7 @@ __all__ = [
     "paste_known",
     "queries_to_panoptic",
     "queries_to_semantic",
+    "random_walk",
     "semantic_probabilities",
     "suppress_unconfident_ids",
 ]

@@ -2,46 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
-from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ..structures.known_parts import KnownParts
 from .panoptic_fusion import SegmentsInfo
-
-
-def given_log_prior(known: KnownParts, *, reach: float, softness: float) -> Tensor:
-    """What the given pixels say about the pixels around them.
-
-    log p(k) = -min(d_k, reach) / softness, with the distance d_k to the nearest pixel given of
-    segment k (or given as void), up to a constant; what is not given counts as ``reach`` away.
-
-    Args:
-        known: the given part, (H, W).
-        reach: pixels, above 0.
-        softness: pixels, above 0; towards 0 it becomes nearest-neighbour fill within the reach.
-
-    Returns:
-        (K + 2, H, W) float32: the K segments of ``known.labels()``, void, and all others.
-
-    Raises:
-        ValueError: a number that is not above 0.
-    """
-    if not (reach > 0 and softness > 0):
-        raise ValueError(
-            "MODEL.LDMSEG.SAMPLER.GIVEN_REACH and GIVEN_SOFTNESS must be above 0 pixels, got "
-            f"{reach} and {softness}"
-        )
-    ids, mask = known.ids.cpu().numpy(), known.mask.cpu().numpy()
-    regions = [ids == k for k in known.labels().tolist()] + [mask & (ids == 0)]
-    distances = [
-        ndimage.distance_transform_edt(~region) if region.any() else np.full(ids.shape, reach)
-        for region in regions
-    ]
-    clipped = np.minimum(np.stack([*distances, np.full(ids.shape, reach)]), reach)
-    return torch.from_numpy((-clipped / softness).astype(np.float32)).to(known.ids.device)
 
 
 def paste_known(

@@ -9,11 +9,12 @@ from tiny import tiny_batch, tiny_config
 
 from ldmseg_d2.data.datasets.scenes import generate_scene
 from ldmseg_d2.diffusion import INPAINTING_METHODS, initial_noise
-from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
 from ldmseg_d2.meta_arch.batching import image_generator
 from ldmseg_d2.meta_arch.generation import GivenSegments
 from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
 from ldmseg_d2.model_zoo import get
+from ldmseg_d2.postprocessing import given_log_prior
+from ldmseg_d2.structures.known_parts import KnownParts
 
 ASSIGNMENTS = ("random", "ordered", "positional", "matched", "matched_positional")
 
@@ -235,26 +236,26 @@ def test_draws_of_a_given_part_agree_on_it(tiny):
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
-def test_the_limit_of_strong_evidence_is_nearest_neighbour_fill(tiny, assignment):
+def test_the_limit_of_strong_evidence_is_the_random_walk(tiny, assignment):
     """With whatever the network says (it is not trained) and at the size of the result."""
     batch = [given(entry) for entry in tiny_batch(2)]
-    strong = complete(tiny, batch, assignment=assignment, reach=1000.0, softness=1e-4)
+    strong = complete(tiny, batch, assignment=assignment, given_weight=1e6, given_reach=1e6)
     for entry, (panoptic, _) in zip(batch, strong):
-        ids, mask = entry["known_ids"].numpy(), entry["known_mask"].numpy()
-        expected = torch.from_numpy(nearest_fill(ids, mask))
-        same = (panoptic == expected).float().mean()
+        known = KnownParts(entry["known_ids"], entry["known_mask"])
+        prior = given_log_prior(known, entry["image"], reach=1e6)
+        names = torch.cat([known.labels(), torch.zeros(2, dtype=torch.int64)])
+        same = (panoptic == names[prior.argmax(0)]).float().mean()
         assert float(same) > 0.99  # ties may go either way
-    # Out of reach the network decides alone.
+    # With next to no weight the network decides alone.
     free, off = (
         complete(tiny, batch, assignment=assignment, **settings)
-        for settings in ({"reach": 1e-3, "softness": 1.0}, {})
+        for settings in ({"given_weight": 1e-6}, {})
     )
     assert all(torch.equal(one[0], other[0]) for one, other in zip(free, off))
 
 
-def test_evidence_needs_positive_numbers(tiny):
-    with pytest.raises(ValueError, match="GIVEN_REACH and GIVEN_SOFTNESS .* got 5.0 and 0.0"):
-        complete(tiny, [given(tiny_batch(1)[0])], reach=5.0, softness=0.0)
-    with pytest.raises(ValueError, match="GIVEN_REACH is -1"):
-        build_model(tiny_config("scenes/ldmseg_scenes64.yaml", "MODEL.LDMSEG.SAMPLER.GIVEN_REACH",
-                                -1.0))  # fmt: skip
+@pytest.mark.parametrize("key, value", [("GIVEN_WEIGHT", -1.0), ("GIVEN_REACH", 0.0)])
+def test_evidence_needs_positive_numbers(key, value):
+    with pytest.raises(ValueError, match="GIVEN_WEIGHT must be at least 0 .*GIVEN_REACH above 0"):
+        build_model(tiny_config("scenes/ldmseg_scenes64.yaml", f"MODEL.LDMSEG.SAMPLER.{key}",
+                                value))  # fmt: skip

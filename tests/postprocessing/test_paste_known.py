@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ldmseg_d2.postprocessing import (
     given_ids_by_overlap,
     given_ids_by_votes,
-    given_log_prior,
     logits_to_panoptic,
     paste_known,
 )
@@ -155,38 +154,3 @@ def test_thresholds_spare_given_segments():
     assert ids.unique().tolist() == [2]
     ids, infos = logits_to_panoptic(logits, (16, 16), keep_ids=[2], **arguments)
     assert ids.unique().tolist() == [2, 3] and [s["area"] for s in infos] == [252, 4]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0.5, 12), st.floats(0.1, 5))
-def test_prior_of_given_segments_equals_a_loop(seed, reach, softness):
-    _, known, _ = draw_case(seed, share=0.1)
-    prior = given_log_prior(known, reach=reach, softness=softness)
-    labels = known.labels().tolist()
-    assert prior.shape == (len(labels) + 2, 9, 11)
-    void = torch.nonzero(known.mask & (known.ids == 0)).tolist()
-    for y, x in itertools.product(range(9), range(11)):
-        for row, label in enumerate([*labels, 0]):
-            points = torch.nonzero(known.ids == label).tolist() if label else void
-            distances = [((p[0] - y) ** 2 + (p[1] - x) ** 2) ** 0.5 for p in points]
-            expected = -min([*distances, reach]) / softness
-            assert float(prior[row, y, x]) == pytest.approx(expected, rel=1e-5, abs=1e-5)
-    assert torch.all(prior[-1] == torch.tensor(-reach / softness, dtype=torch.float32))
-
-
-def test_prior_moves_the_choice_of_ids():
-    """Two given ids in channels 5 and 2, and a new one, 7, which the logits prefer everywhere."""
-    logits = torch.full((8, 1, 6), -10.0)
-    logits[7], logits[5], logits[2] = 3.0, 0.0, 0.0
-    ids = torch.zeros(1, 6, dtype=torch.int64)
-    ids[0, 0], ids[0, 5] = 40, 11  # labels in order: 11, 40
-    known = KnownParts(ids, ids != 0)
-    prior = given_log_prior(known, reach=3.0, softness=0.5)
-    plain, _ = logits_to_panoptic(logits, (1, 6), count_threshold=0, overlap_threshold=0.0)
-    assert plain[0].tolist() == [8] * 6
-    moved, _ = logits_to_panoptic(
-        logits, (1, 6), count_threshold=0, overlap_threshold=0.0, mask_threshold=0.0,
-        keep_ids=[5, 2], keep_prior=prior,
-    )  # fmt: skip
-    # Channel 5 belongs to label 11 (right), 2 to 40 (left); at 2 pixels 1 nat a half is too little.
-    assert moved[0].tolist() == [3, 3, 8, 8, 6, 6]
