@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ LABELS = {
 }
 # Pictures of a panel are enlarged to about this side, pixels.
 PANEL_SIDE = 192
+# A wider panel is made smaller: photos would be megabytes.
+MAX_PANEL_WIDTH = 1280
 
 
 def label(method: str) -> str:
@@ -130,7 +133,11 @@ def draw_panel(
             ]
         )
         titles.append(["photo", "given", "completed", "ground truth"])
-    return grid(rows, titles)
+    panel = grid(rows, titles)
+    factor = MAX_PANEL_WIDTH / panel.shape[1]
+    if factor >= 1:
+        return panel
+    return cv2.resize(panel, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def statement(run: dict[str, Any]) -> str:

@@ -143,7 +143,9 @@ class InpaintingStudy:
             self._write("results.png", plot_results(self.results))
         if panel_method is not None:
             self._set_method(panel_method)
-            shown = self.pictures[:NUM_PANEL]
+            # Of a video's frames, one after the other looks the same.
+            step = max(1, len(self.pictures) // NUM_PANEL)
+            shown = self.pictures[::step][:NUM_PANEL]
             for pattern in dict.fromkeys(r["pattern"] for r in self.results):
                 hints = self._hints(pattern, panel_drop, shown)
                 panel = draw_panel(shown, hints, list(self._complete(shown, hints)))
