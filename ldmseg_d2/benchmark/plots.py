@@ -10,8 +10,10 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from ldmseg_d2.engine.demo import MIN_SIDE, Demo
-from ldmseg_d2.visualization import draw_annotations, draw_outputs, enlarge, grid
+from ldmseg_d2.visualization import draw_annotations, draw_outputs, enlarge, grid, shrink
 
+# A wider panel is made smaller: photos would be megabytes.
+MAX_WIDTH = 1600
 # The two qualities that are drawn: key of the results, title.
 QUALITIES = (("panoptic_seg", "PQ"), ("panoptic_class_agnostic", "PQ, class-agnostic"))
 
@@ -130,4 +132,4 @@ def draw_panel(
         rows.append(row)
         titles.append(names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid(rows, titles)).save(path)
+    Image.fromarray(shrink(grid(rows, titles), MAX_WIDTH)).save(path)

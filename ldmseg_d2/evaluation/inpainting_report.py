@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..visualization import draw_panoptic, enlarge, grid
+from ..visualization import draw_panoptic, enlarge, grid, shrink
 from .inpainting import Hints, Picture
 
 LABELS = {
@@ -133,11 +132,7 @@ def draw_panel(
             ]
         )
         titles.append(["photo", "given", "completed", "ground truth"])
-    panel = grid(rows, titles)
-    factor = MAX_PANEL_WIDTH / panel.shape[1]
-    if factor >= 1:
-        return panel
-    return cv2.resize(panel, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return shrink(grid(rows, titles), MAX_PANEL_WIDTH)
 
 
 def statement(run: dict[str, Any]) -> str:

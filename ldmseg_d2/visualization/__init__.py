@@ -2,7 +2,7 @@
 
 from .bits import draw_bits, draw_latents
 from .depth import depth_range, draw_depth
-from .layout import add_title, denoising_strip, fit, grid, side_by_side
+from .layout import add_title, denoising_strip, fit, grid, shrink, side_by_side
 from .overlay import enlarge
 from .panels import PANELS, Style, draw_annotations, draw_outputs, output_segments
 from .panoptic import align_ids, draw_panoptic, segment_colors
@@ -30,5 +30,6 @@ __all__ = [
     "grid",
     "output_segments",
     "segment_colors",
+    "shrink",
     "side_by_side",
 ]

@@ -39,6 +39,14 @@ def add_title(image: np.ndarray, title: str, *, size: int = 14) -> np.ndarray:
     return np.concatenate([np.asarray(bar), image])
 
 
+def shrink(image: np.ndarray, max_width: int) -> np.ndarray:
+    """A wider picture (H, W, 3) uint8 becomes ``max_width`` wide; others stay as they are."""
+    if image.shape[1] <= max_width:
+        return image
+    size = (max_width, max(1, round(image.shape[0] * max_width / image.shape[1])))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def side_by_side(
     images: Sequence[np.ndarray], titles: Sequence[str] | None = None, *, pad: int = 6
 ) -> np.ndarray:

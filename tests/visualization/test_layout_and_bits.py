@@ -10,6 +10,7 @@ from ldmseg_d2.visualization import (
     draw_latents,
     fit,
     grid,
+    shrink,
     side_by_side,
 )
 
@@ -24,6 +25,15 @@ def test_side_by_side_centres_what_is_lower():
     assert (picture[2:12, 2:22] == 0).all()
     assert (picture[5:9, 24:32] == 9).all()
     assert (picture[:5, 22:] == 255).all() and (picture[9:, 22:] == 255).all()
+
+
+def test_only_a_wide_picture_shrinks_and_keeps_its_shape():
+    picture = np.random.default_rng(0).integers(0, 256, (30, 80, 3), dtype=np.uint8)
+    assert shrink(picture, 80) is picture
+    small = shrink(picture, 40)
+    assert small.shape == (15, 40, 3)
+    means = picture.reshape(15, 2, 40, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small - means).max() <= 1
 
 
 def test_grid_aligns_columns_and_takes_short_rows():
