@@ -2,9 +2,9 @@
 """What a config takes: parameters, operations and memory.
 
 python tools/analyze_model.py --config-file configs/scenes/ldmseg_scenes64.yaml [KEY VALUE ...]
-python tools/analyze_model.py --write docs/TRAINING.md
+python tools/analyze_model.py --write docs/TRAINING.md [--config-file FILE ...]
 
-Operations count a multiplication and an addition as two (2 x MAC), attention included. Memory is
+With --write and config files, other configs' lines of the page stay as they are. Operations count a multiplication and an addition as two (2 x MAC), attention included. Memory is
 measured by running a training step and an inference in a process of its own, where this machine has
 room for them; elsewhere it is computed from the parameters alone.
 """
@@ -132,13 +132,29 @@ def report(config_files: list[str], opts: list[str], *, run: bool) -> list[str]:
     return lines
 
 
-def write(page: Path, lines: list[str]) -> None:
-    """Replace what is between the markers of a page."""
+def write(page: Path, lines: list[str], *, keep: bool = False) -> None:
+    """Replace what is between the markers of a page.
+
+    Args:
+        page: with the markers.
+        lines: of the table.
+        keep: leave the page's lines of configs that are not in ``lines``, but still exist.
+    """
     text = page.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise ValueError(f"{page} needs the lines {BEGIN!r} and {END!r}, once each")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
+    if keep:
+        table = text.split(BEGIN)[1].split(END)[0].splitlines()
+        rows = {_config_of(line): line for line in [*table, *lines[1:]] if _config_of(line)}
+        rows = {name: line for name, line in rows.items() if (REPOSITORY / name).is_file()}
+        lines = [lines[0], *(rows[name] for name in sorted(rows))]
     page.write_text("".join([before, BEGIN, "\n\n", "\n".join(lines), "\n\n", END, after]))
+
+
+def _config_of(line: str) -> str:
+    """The config that a line of the table is about; "" for any other line."""
+    return line.split("`")[1] if line.startswith("| `") else ""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -159,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     lines = report(args.config_file or shipped, args.opts, run=not args.no_run)
     if args.write:
-        write(Path(args.write), lines)
+        write(Path(args.write), lines, keep=bool(args.config_file))
     else:
         print("\n".join(lines))
 

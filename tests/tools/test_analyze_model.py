@@ -146,7 +146,9 @@ def test_memory_is_measured_by_running(tool, monkeypatch):
 
 def test_table_is_written_between_the_markers(tool, tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n\n{tool.BEGIN}\nold\n{tool.END}\n\nafter\n")
+    kept, gone = "configs/scenes/ldmseg_scenes64.yaml", "configs/scenes/there_is_none.yaml"
+    rows = f"| `{gone}` | 1 |\n| `{kept}` | 2 |"
+    page.write_text(f"before\n\n{tool.BEGIN}\nold\n{rows}\n{tool.END}\n\nafter\n")
     config = tmp_path / "tiny.yaml"
     config.write_text(tiny_config(LDMSEG).dump())
     for _ in range(2):
@@ -154,6 +156,8 @@ def test_table_is_written_between_the_markers(tool, tmp_path):
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert text.count("tiny.yaml") == 1 and "counted" in text
+    # Of other configs, the lines stay as long as there is the config.
+    assert f"| `{kept}` | 2 |" in text and gone not in text
     page.write_text("no markers")
     with pytest.raises(ValueError, match="needs the lines"):
         tool.write(page, [])
