@@ -8,7 +8,7 @@ from diffusers import SchedulerMixin
 from torch import nn
 
 from ..config import CLASSIFIERS, PREDICTION_TYPES
-from ..diffusion import INPAINTING_METHODS, build_scheduler
+from ..diffusion import build_scheduler
 from ..modeling.class_head import MaskPoolingHead
 from ..modeling.denoiser import Denoiser
 from ..modeling.depth_autoencoder import DepthAutoencoder
@@ -16,8 +16,6 @@ from ..modeling.image_encoder import ImageEncoder, build_image_encoder
 from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights, without_prefixes
-from ..structures.known_parts import CELL_RULES
-from .inpainting import InpaintingOptions
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
 from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
 
@@ -168,33 +166,6 @@ def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
         prediction_type=diffusion.PREDICTION_TYPE,
         timestep_spacing=sampler.TIMESTEP_SPACING,
         rescale_betas_zero_snr=diffusion.RESCALE_BETAS_ZERO_SNR,
-    )
-
-
-def build_inpainting_options(cfg: CfgNode) -> InpaintingOptions:
-    """How given parts enter the sampler, by ``MODEL.LDMSEG.SAMPLER``.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    sampler = cfg.MODEL.LDMSEG.SAMPLER
-    for key, allowed in (("INPAINTING", INPAINTING_METHODS), ("KNOWN_CELLS", CELL_RULES)):
-        if sampler[key] not in allowed:
-            raise ValueError(
-                f"MODEL.LDMSEG.SAMPLER.{key} is {sampler[key]!r}; allowed: {', '.join(allowed)}"
-            )
-    if sampler.GIVEN_WEIGHT < 0 or sampler.GIVEN_REACH <= 0:
-        raise ValueError(
-            "MODEL.LDMSEG.SAMPLER.GIVEN_WEIGHT must be at least 0 (0 is off) and GIVEN_REACH above "
-            f"0 pixels, got {sampler.GIVEN_WEIGHT} and {sampler.GIVEN_REACH}"
-        )
-    return InpaintingOptions(
-        method=sampler.INPAINTING,
-        jump_length=sampler.REPAINT_JUMP_LENGTH,
-        resamples=sampler.REPAINT_RESAMPLES,
-        cell_rule=sampler.KNOWN_CELLS,
-        given_weight=sampler.GIVEN_WEIGHT,
-        given_reach=sampler.GIVEN_REACH,
     )
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..config import MATCHED_ASSIGNMENTS
+from ..diffusion import INPAINTING_METHODS
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..postprocessing import (
     given_ids_by_overlap,
@@ -20,6 +22,7 @@ from ..postprocessing import (
     paste_known,
 )
 from ..structures.known_parts import (
+    CELL_RULES,
     KnownParts,
     check_known_parts,
     fill_unknown,
@@ -39,6 +42,32 @@ class InpaintingOptions(NamedTuple):
     cell_rule: str = "all"
     given_weight: float = 0.0
     given_reach: float = 256.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "InpaintingOptions":
+        """
+        Raises:
+            ValueError: an unknown name, or a number out of range.
+        """
+        sampler = cfg.MODEL.LDMSEG.SAMPLER
+        for key, allowed in (("INPAINTING", INPAINTING_METHODS), ("KNOWN_CELLS", CELL_RULES)):
+            if sampler[key] not in allowed:
+                raise ValueError(
+                    f"MODEL.LDMSEG.SAMPLER.{key} is {sampler[key]!r}; allowed: {', '.join(allowed)}"
+                )
+        if sampler.GIVEN_WEIGHT < 0 or sampler.GIVEN_REACH <= 0:
+            raise ValueError(
+                "MODEL.LDMSEG.SAMPLER.GIVEN_WEIGHT must be at least 0 (0 is off) and GIVEN_REACH "
+                f"above 0 pixels, got {sampler.GIVEN_WEIGHT} and {sampler.GIVEN_REACH}"
+            )
+        return cls(
+            method=sampler.INPAINTING,
+            jump_length=sampler.REPAINT_JUMP_LENGTH,
+            resamples=sampler.REPAINT_RESAMPLES,
+            cell_rule=sampler.KNOWN_CELLS,
+            given_weight=sampler.GIVEN_WEIGHT,
+            given_reach=sampler.GIVEN_REACH,
+        )
 
 
 class KnownPicture(NamedTuple):
