@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from PIL import Image
 
 from ldmseg_d2.engine.demo import MIN_SIDE, Demo
@@ -44,6 +44,8 @@ def plot_latency(models: Sequence[Mapping[str, Any]], path: Path, *, caption: st
                     panel.annotate(f"{number}", (x, y), fontsize=7, xytext=(3, 3),
                                    textcoords="offset points")  # fmt: skip
         panel.set_xscale("log")
+        # More labels run into each other.
+        panel.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
             axis(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.tick_params(axis="x", which="both", labelsize=7)
@@ -89,7 +91,7 @@ def _finish(figure: Figure, panels: Sequence[Any], path: Path) -> None:
             panel.legend(fontsize=7)
         else:
             panel.text(0.5, 0.5, "no model gives it", ha="center", transform=panel.transAxes)
-        panel.set_ylim(0, max(panel.get_ylim()[1], 1))
+        panel.set_ylim(0, max(1.05 * panel.get_ylim()[1], 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
