@@ -32,7 +32,7 @@ def test_rows_with_the_same_settings_are_one_run():
     baseline = rows["baseline_the_config"]
     same = {row.name for row, one in first.items() if one == baseline}
     assert same == {
-        "baseline_the_config", "ids_matched", "prediction_sample", "noise_uniform_t_weight_1",
+        "baseline_the_config", "ids_matched", "prediction_sample", "noise_t_drawn_as_t_3_weight_1",
         "scaling_unit_variance", "self_conditioning_off", "decoded_loss_weight_0",
     }  # fmt: skip
     # Both have the autoencoder that is trained here with the config's own settings.
