@@ -42,7 +42,7 @@ def test_four_scenes_are_learnt_to_pq_90_in_both_stages(tmp_path, catalogs):
     result = train(stage1)["reconstruction"]
     assert result["PQ"] > 90, result
 
-    stage2 = tiny_config(LDMSEG, *COMMON, "SOLVER.MAX_ITER", 700)
+    stage2 = tiny_config(LDMSEG, *COMMON, "SOLVER.MAX_ITER", 900)
     stage2.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = str(tmp_path / "stage1" / "model_final.pth")
     stage2.OUTPUT_DIR = str(tmp_path / "stage2")
     result = train(stage2)["panoptic_class_agnostic"]

@@ -4,7 +4,9 @@
 python tools/analyze_model.py --config-file configs/scenes/ldmseg_scenes64.yaml [KEY VALUE ...]
 python tools/analyze_model.py --write docs/TRAINING.md [--config-file FILE ...]
 
-With --write and config files, other configs' lines of the page stay as they are. Operations count a multiplication and an addition as two (2 x MAC), attention included. Memory is
+With --write and config files, other configs' lines of the page stay as they are.
+
+Operations count a multiplication and an addition as two (2 x MAC), attention included. Memory is
 measured by running a training step and an inference in a process of its own, where this machine has
 room for them; elsewhere it is computed from the parameters alone.
 """

@@ -1,5 +1,6 @@
 """Starting one process a GPU, or several processes on a machine without any."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -144,6 +145,9 @@ def _worker(local_rank: int, group: _Group, main: Callable, args: tuple[Any, ...
     main(*args)
     # Only after success: when one process fails, the others may never come here.
     comm.synchronize()
+    # Models in cycles of references hold the group's threads. Freed as late as the interpreter's
+    # end they abort the process: "terminate called without an active exception".
+    gc.collect()
     dist.destroy_process_group()
 
 
