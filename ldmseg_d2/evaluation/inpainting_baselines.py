@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 from scipy import ndimage
 
+from ..postprocessing.given_prior import MAX_PIXELS
+
 
 def nearest_fill(ids: np.ndarray, known_mask: np.ndarray) -> np.ndarray:
     """Every unknown pixel takes the id of the nearest known one (Euclidean distance transform).
@@ -60,6 +62,6 @@ def random_walker_fill(
         warnings.filterwarnings("ignore", message="The probability range is outside")
         # Factorised, or where that would need much memory, in iterations. Neither needs an optional
         # solver.
-        mode = "bf" if markers.size <= 2**18 else "cg_j"
+        mode = "bf" if markers.size <= MAX_PIXELS else "cg_j"
         walked = random_walker(photo, markers, beta=beta, mode=mode, tol=1e-4, channel_axis=-1)
     return np.where(known_mask, ids, labels[np.clip(walked, 1, None) - 1])

@@ -68,9 +68,10 @@ def test_processes_and_micro_batches_give_the_same_training(tmp_path, catalogs):
             assert ours.keys() == theirs.keys()
             for key in ours:
                 # Adam moves a weight whose gradient is nearly 0 by a whole step either way, as the
-                # order of a sum has it.
+                # order of a sum has it: a single one in a thousand, and by no more than two steps.
                 close = torch.isclose(theirs[key], ours[key], rtol=2e-3, atol=2e-4)
                 assert close.float().mean() > 0.999, key
+                torch.testing.assert_close(theirs[key], ours[key], rtol=2e-3, atol=4e-3, msg=key)
 
 
 def seeded(batch: list[dict]) -> list[dict]:

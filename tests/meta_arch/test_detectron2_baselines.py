@@ -102,7 +102,7 @@ def check_output(output, size=(64, 64)):
 def test_a_few_steps_lower_the_loss_and_outputs_fit(name):
     model, batch = small_model(name), batch_with_targets()
     history = train(model, batch, 40)
-    assert sum(history[-3:]) < 0.65 * sum(history[:3])
+    assert sum(history[-3:]) < 0.6 * sum(history[:3])
     model.eval()
     with torch.no_grad():
         outputs = model(without_targets(batch))
