@@ -103,6 +103,9 @@ def _add_diffusion_config(cfg: CN) -> None:
     d.REGRESSION = False
     # Leave latent cells that are mostly void in the ground truth out of the loss.
     d.MASKED_LOSS = True
+    # Latent cells weigh by the area of their segments: area^-SEGMENT_BALANCE for each pixel, a
+    # picture's mean being 1. 0: every cell the same (the paper), 1: every segment the same.
+    d.SEGMENT_BALANCE = 0.0
     # Weight of a cross-entropy between the decoded x0 prediction and the ids (pixels that are not
     # void), beside the squared error of the latents; 0: off (the paper).
     d.DECODED_LOSS_WEIGHT = 0.0

@@ -31,13 +31,14 @@ def diffusion_loss(
     scheduler: SchedulerMixin,
     weights: Tensor,
     valid: Tensor | None = None,
+    cell_weights: Tensor | None = None,
     known: Tensor | None = None,
     self_conditioning_mask: Tensor | None = None,
     x_t: Tensor | None = None,
 ) -> DiffusionLoss:
     """Weighted, masked squared error of one denoising step.
 
-    L = mean over valid cells of w_t || f(x_t, t) - target ||^2, x_t = a_t x0 + s_t noise.
+    L = mean over valid cells of w_t w_cell || f(x_t, t) - target ||^2, x_t = a_t x0 + s_t noise.
 
     Args:
         denoise: the network with its image condition bound.
@@ -47,6 +48,7 @@ def diffusion_loss(
         scheduler: forward process and prediction type.
         weights: (T,) loss weight of each timestep.
         valid: (B, 1 or C, h, w) bool, cells that count; None: all.
+        cell_weights: (B, 1 or C, h, w) weight of each cell, whatever t is; None: 1 (the paper).
         known: (B, 1 or C, h, w) bool, cells that stay clean in x_t and are not learnt: training for
             inpainting; None: none.
         self_conditioning_mask: (B,) bool, samples that see the network's own first prediction
@@ -78,6 +80,8 @@ def diffusion_loss(
     output = denoise(x_t, t, previous_x0)
     target = prediction_target(scheduler, x0, noise, t)
     error = (output.float() - target.float()) ** 2 * weights.to(x0.device)[t].view(-1, 1, 1, 1)
+    if cell_weights is not None:
+        error = error * cell_weights
 
     # 4. Mean over valid cells of the whole batch.
     num_valid = torch.as_tensor(error.numel(), device=error.device)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures import encode_bits
+from ..structures import encode_bits, pixel_areas
 
 
 def id_cross_entropy(
@@ -61,14 +61,6 @@ def factored_cross_entropy(
 def _weighted_mean(losses: Tensor, ids: Tensor, void_weight: float, balance: float) -> Tensor:
     weights = torch.where(ids == 0, void_weight, 1.0).to(losses)
     if balance:
-        weights = weights * _areas(ids).to(losses) ** -balance
+        weights = weights * pixel_areas(ids).to(losses) ** -balance
     # The smallest number only keeps 0 / 0 away.
     return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)
-
-
-def _areas(ids: Tensor) -> Tensor:
-    """Number of pixels of the same id in the same picture, for each pixel of ids (B, ...)."""
-    size = int(ids.max()) + 1
-    keys = ids.flatten(1) + size * torch.arange(len(ids), device=ids.device).view(-1, 1)  # [B, P]
-    counts = torch.bincount(keys.flatten(), minlength=size * len(ids))
-    return counts[keys].view_as(ids)

@@ -267,6 +267,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             scheduler=self.scheduler,
             weights=self.timestep_weights,
             valid=targets.valid,
+            cell_weights=targets.weights,
             known=known.latents,
             self_conditioning_mask=chosen,
             x_t=noise if options.regression else None,

@@ -3,7 +3,14 @@
 from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code, semantic_codes
 from .depth import DepthNormalization
 from .matching import PositionPull, match_ids
-from .panoptic import assign_ids, keep_largest, relabel, segment_areas, segment_masks
+from .panoptic import (
+    assign_ids,
+    keep_largest,
+    pixel_areas,
+    relabel,
+    segment_areas,
+    segment_masks,
+)
 
 __all__ = [
     "DepthNormalization",
@@ -15,6 +22,7 @@ __all__ = [
     "gray_code",
     "keep_largest",
     "match_ids",
+    "pixel_areas",
     "relabel",
     "segment_areas",
     "segment_masks",

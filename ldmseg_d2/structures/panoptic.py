@@ -21,6 +21,14 @@ def segment_areas(ids: Tensor, num_ids: int) -> Tensor:
     return torch.bincount(ids.reshape(-1), minlength=num_ids)
 
 
+def pixel_areas(ids: Tensor) -> Tensor:
+    """For each pixel of ids (B, ...) int64, how many of its picture have the same id: (B, ...)."""
+    size = int(ids.max()) + 1
+    keys = ids.flatten(1) + size * torch.arange(len(ids), device=ids.device).view(-1, 1)  # [B, P]
+    counts = torch.bincount(keys.flatten(), minlength=size * len(ids))
+    return counts[keys].view_as(ids)
+
+
 def relabel(ids: Tensor, table: Tensor) -> Tensor:
     """Replace every id by ``table[id]``.
 

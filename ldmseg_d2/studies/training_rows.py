@@ -12,6 +12,7 @@ FACTORS = {
     IDS: "ids",
     "prediction": "prediction",
     "noise": "weight on high noise",
+    "balance": "weight on small segments",
     "scaling": "latent scaling",
     "self_conditioning": "self-conditioning",
     "decoded_loss": "cross-entropy on decoded logits",
@@ -110,6 +111,12 @@ def _noise(ldmseg: CfgNode) -> Iterator[Row]:
         yield Row("noise", f"t drawn as t^{power - 1:g}, weight 1", (*uniform, *opts))
 
 
+def _balance(ldmseg: CfgNode) -> Iterator[Row]:
+    for balance in (0.0, 0.5, 1.0):
+        title = f"area^-{balance:g}" if balance else "every cell the same (the paper)"
+        yield Row("balance", title, (f"{DIFFUSION}.SEGMENT_BALANCE", balance))
+
+
 def _scaling(ldmseg: CfgNode) -> Iterator[Row]:
     # Statistics that stage 1 did not measure cannot be used.
     if ldmseg.AUTOENCODER.NORMALIZATION == "standardize":
@@ -190,6 +197,7 @@ _ROWS = {
     IDS: _ids,
     "prediction": _prediction,
     "noise": _noise,
+    "balance": _balance,
     "scaling": _scaling,
     "self_conditioning": _self_conditioning,
     "decoded_loss": _decoded_loss,

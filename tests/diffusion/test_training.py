@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from ldmseg_d2.diffusion import build_scheduler, diffusion_loss, timestep_loss_weights
@@ -12,12 +13,15 @@ def make(prediction_type="epsilon"):
     return scheduler, timestep_loss_weights(scheduler), x0, noise, torch.tensor([3, 400, 990])
 
 
-def test_loss_is_the_weighted_masked_mean():
+@pytest.mark.parametrize("weigh_cells", [False, True])
+def test_loss_is_the_weighted_masked_mean(weigh_cells):
     scheduler, weights, x0, noise, t = make()
-    valid = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.4
+    valid, cells = torch.rand(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(1)).unbind(0)
+    valid = valid > 0.4
     result = diffusion_loss(
         lambda x_t, t, previous: 0.5 * x_t, x0, t, noise,
         scheduler=scheduler, weights=weights, valid=valid,
+        cell_weights=cells if weigh_cells else None,
     )  # fmt: skip
     total = count = 0.0
     for b in range(3):
@@ -26,7 +30,8 @@ def test_loss_is_the_weighted_masked_mean():
         for cell in torch.nonzero(valid[b, 0]).tolist():
             for c in range(2):
                 error = 0.5 * x_t[c][tuple(cell)] - noise[b, c][tuple(cell)]
-                total += float(weights[t[b]] * error**2)
+                weight = weights[t[b]] * (cells[b, 0][tuple(cell)] if weigh_cells else 1)
+                total += float(weight * error**2)
                 count += 1
     torch.testing.assert_close(float(result.loss), total / count, rtol=1e-4, atol=1e-6)
 

@@ -136,6 +136,7 @@ def test_missing_segment_ids_and_large_photos_raise():
     "key,value,message",
     [
         ("MODEL.LDMSEG.DIFFUSION.DECODED_LOSS_BALANCE", 1.5, "DECODED_LOSS_BALANCE must be from 0"),
+        ("MODEL.LDMSEG.DIFFUSION.SEGMENT_BALANCE", -0.1, "SEGMENT_BALANCE must be from 0"),
         ("MODEL.LDMSEG.ID_ASSIGNMENT", "sorted", "random"),
         ("MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE", "x0", "epsilon"),
         ("MODEL.LDMSEG.SAMPLER.NAME", "Euler", "DDIM"),

@@ -26,6 +26,7 @@ class Target(NamedTuple):
     latents: Tensor  # (N, C, h, w) normalised
     valid: Tensor | None  # (N, 1, h, w) bool: cells that count; None: all
     pixels: Any  # what decoded_loss compares with
+    weights: Tensor | None = None  # (N, 1, h, w) float32 of the cells' errors; None: all 1
 
 
 class Task(ABC):

@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...config import ID_ASSIGNMENTS, MATCHED_ASSIGNMENTS
 from ...losses import factored_cross_entropy, id_cross_entropy
 from ...modeling.mask_autoencoder import MaskAutoencoder
 from ...postprocessing import logits_to_panoptic
-from ...structures import PositionPull, match_ids
+from ...structures import PositionPull, match_ids, pixel_areas
 from ..batching import SampleRandomness, pool_valid, shown_size, stack_segment_ids
 from .base import TASK_REGISTRY, Predict, Target, Task
 
@@ -29,25 +30,30 @@ class IdTask(Task):
         train_size: int = 0,
         masked_loss: bool = True,
         segment_balance: float = 0.0,
+        decoded_balance: float = 0.0,
     ) -> None:
         """
         Args:
             autoencoder: of masks.
             image_size, train_size: see :class:`Task`.
             masked_loss: leave cells that are mostly void out of the loss.
-            segment_balance: of the decoded loss, see :func:`id_cross_entropy`.
+            segment_balance: b of the squared error of latents, see :func:`balanced_cells`.
+            decoded_balance: of the decoded loss, see :func:`id_cross_entropy`.
 
         Raises:
-            ValueError: segment balance outside [0, 1].
+            ValueError: a balance outside [0, 1].
         """
         super().__init__(autoencoder, image_size=image_size, train_size=train_size)
-        if not 0 <= segment_balance <= 1:
-            raise ValueError(
-                "MODEL.LDMSEG.DIFFUSION.DECODED_LOSS_BALANCE must be from 0 (pixels weigh the "
-                f"same) to 1 (segments do), got {segment_balance}"
-            )
+        balances = {"SEGMENT_BALANCE": segment_balance, "DECODED_LOSS_BALANCE": decoded_balance}
+        for key, balance in balances.items():
+            if not 0 <= balance <= 1:
+                raise ValueError(
+                    f"MODEL.LDMSEG.DIFFUSION.{key} must be from 0 (pixels weigh the same) to 1 "
+                    f"(segments do), got {balance}"
+                )
         self.masked_loss = masked_loss
         self.segment_balance = segment_balance
+        self.decoded_balance = decoded_balance
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -55,22 +61,47 @@ class IdTask(Task):
         return {
             **super().from_config(cfg),
             "masked_loss": diffusion.MASKED_LOSS,
-            "segment_balance": diffusion.DECODED_LOSS_BALANCE,
+            "segment_balance": diffusion.SEGMENT_BALANCE,
+            "decoded_balance": diffusion.DECODED_LOSS_BALANCE,
         }
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor) -> Target:
         """The target of id maps (N, S, S) int64, 0 is void."""
         latents = self.autoencoder.normalize(self.autoencoder.encode(ids).mean)
-        valid = pool_valid(ids != 0, latents.shape[-1]) if self.masked_loss else None
-        return Target(latents, valid, ids)
+        size = latents.shape[-1]
+        valid = pool_valid(ids != 0, size) if self.masked_loss else None
+        if not self.segment_balance:
+            return Target(latents, valid, ids)
+        return Target(latents, valid, ids, balanced_cells(ids, size, self.segment_balance))
 
     def decoded_loss(self, latents: Tensor, target: Target) -> Tensor:
         """Cross-entropy (scalar) between decoded latents and the ids; void is left out."""
         factored = self.autoencoder.head == "factored"
         cross_entropy = factored_cross_entropy if factored else id_cross_entropy
         head_output = self.decode_latents(latents)
-        return cross_entropy(head_output, target.pixels, segment_balance=self.segment_balance)
+        return cross_entropy(head_output, target.pixels, segment_balance=self.decoded_balance)
+
+
+def balanced_cells(ids: Tensor, size: int, balance: float) -> Tensor:
+    """Weights of latent cells with which small segments count for more than their area.
+
+    A pixel of a segment weighs area^-balance, a cell the mean of its pixels, scaled so that a
+    picture's mean is 1. Void, which no evaluation counts, weighs as little as the largest segment.
+
+    Args:
+        ids: (N, S, S) int64.
+        size: side h of the latents, a divisor of S.
+        balance: 0: all cells weigh the same, 1: all segments.
+
+    Returns:
+        (N, 1, h, h) float32.
+    """
+    areas = pixel_areas(ids).float()
+    largest = (areas * (ids != 0)).amax(dim=(1, 2), keepdim=True).clamp(min=1)  # [N, 1, 1]
+    weights = torch.where(ids == 0, largest, areas) ** -balance
+    cells = F.avg_pool2d(weights.unsqueeze(1), ids.shape[-1] // size)
+    return cells / cells.mean(dim=(1, 2, 3), keepdim=True)
 
 
 @TASK_REGISTRY.register()

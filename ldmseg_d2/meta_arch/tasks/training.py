@@ -18,6 +18,7 @@ class TrainingTargets(NamedTuple):
 
     x0: Tensor  # (R, C', h, w); 0 where there is no target
     valid: Tensor  # (R, C', h, w) bool
+    weights: Tensor | None  # (R, C', h, w) of the squared errors; None: all 1
     by_block: list[Target]
 
 
@@ -50,6 +51,7 @@ def encode_targets(
 
     x0 = torch.zeros_like(noise)
     valid = torch.zeros_like(noise, dtype=torch.bool)
+    weights = torch.ones_like(noise)
     targets = []
     for block in batch.blocks:
         target = tasks[block.task].encode(
@@ -60,8 +62,11 @@ def encode_targets(
         x0[block.rows, block.channels] = target.latents.to(noise.dtype)
         cells = torch.ones_like(target.latents, dtype=torch.bool)
         valid[block.rows, block.channels] = cells if target.valid is None else target.valid & cells
+        if target.weights is not None:
+            weights[block.rows, block.channels] = target.weights.expand_as(target.latents)
         targets.append(target)
-    return TrainingTargets(x0, valid, targets)
+    weighted = any(target.weights is not None for target in targets)
+    return TrainingTargets(x0, valid, weights if weighted else None, targets)
 
 
 def losses_by_task(
