@@ -3,14 +3,7 @@
 from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code, semantic_codes
 from .depth import DepthNormalization
 from .matching import PositionPull, match_ids
-from .panoptic import (
-    assign_ids,
-    keep_largest,
-    pixel_areas,
-    relabel,
-    segment_areas,
-    segment_masks,
-)
+from .panoptic import assign_ids, keep_largest, pixel_areas, relabel, segment_masks
 
 __all__ = [
     "DepthNormalization",
@@ -24,7 +17,6 @@ __all__ = [
     "match_ids",
     "pixel_areas",
     "relabel",
-    "segment_areas",
     "segment_masks",
     "semantic_codes",
 ]

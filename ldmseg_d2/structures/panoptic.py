@@ -8,19 +8,6 @@ from torch import Tensor
 from .bit_codes import gray_code
 
 
-def segment_areas(ids: Tensor, num_ids: int) -> Tensor:
-    """Number of pixels of every id.
-
-    Args:
-        ids: (H, W) int64 in 0..num_ids - 1.
-        num_ids: number of possible ids, void included.
-
-    Returns:
-        (num_ids,) int64.
-    """
-    return torch.bincount(ids.reshape(-1), minlength=num_ids)
-
-
 def pixel_areas(ids: Tensor) -> Tensor:
     """For each pixel of ids (B, ...) int64, how many of its picture have the same id: (B, ...)."""
     size = int(ids.max()) + 1

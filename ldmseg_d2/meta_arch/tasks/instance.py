@@ -71,9 +71,9 @@ class IdTask(Task):
         latents = self.autoencoder.normalize(self.autoencoder.encode(ids).mean)
         size = latents.shape[-1]
         valid = pool_valid(ids != 0, size) if self.masked_loss else None
-        if not self.segment_balance:
-            return Target(latents, valid, ids)
-        return Target(latents, valid, ids, balanced_cells(ids, size, self.segment_balance))
+        balance = self.segment_balance
+        weights = balanced_cells(ids, size, balance) if balance else None
+        return Target(latents, valid, ids, weights)
 
     def decoded_loss(self, latents: Tensor, target: Target) -> Tensor:
         """Cross-entropy (scalar) between decoded latents and the ids; void is left out."""

@@ -51,7 +51,7 @@ def encode_targets(
 
     x0 = torch.zeros_like(noise)
     valid = torch.zeros_like(noise, dtype=torch.bool)
-    weights = torch.ones_like(noise)
+    weights: Tensor | None = None
     targets = []
     for block in batch.blocks:
         target = tasks[block.task].encode(
@@ -63,10 +63,10 @@ def encode_targets(
         cells = torch.ones_like(target.latents, dtype=torch.bool)
         valid[block.rows, block.channels] = cells if target.valid is None else target.valid & cells
         if target.weights is not None:
-            weights[block.rows, block.channels] = target.weights.expand_as(target.latents)
+            weights = torch.ones_like(noise) if weights is None else weights
+            weights[block.rows, block.channels] = target.weights.to(noise.dtype)
         targets.append(target)
-    weighted = any(target.weights is not None for target in targets)
-    return TrainingTargets(x0, valid, weights if weighted else None, targets)
+    return TrainingTargets(x0, valid, weights, targets)
 
 
 def losses_by_task(
