@@ -195,6 +195,11 @@ def _add_diffusion_config(cfg: CN) -> None:
     # Frozen: eval mode, no gradient, not in the checkpoint. Of DINOv2 and timm's networks this is
     # the backbone (the projection after it is always trained), of the others the whole encoder.
     e.FREEZE = False
+    # Weight of a cross-entropy beside the loss of the latents, of the classes that a linear layer
+    # sees in each cell of the condition: deep supervision as in PSPNet (arXiv 1612.01105), for
+    # encoders that start from random weights. Needs "semantic" in TASKS; results do not use the
+    # layer. 0: off (the paper).
+    e.CELL_LOSS_WEIGHT = 0.0
     # Folder in which training keeps what an encoder that is frozen as a whole gives for a picture
     # (float16, one file for each picture and flip), to read it in later epochs. Not worth it with
     # random crops, which never come back. Empty: computed every time.

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..config import CLASSIFIERS, PREDICTION_TYPES
 from ..diffusion import build_scheduler
-from ..modeling.class_head import MaskPoolingHead
+from ..modeling.class_head import CellHead, MaskPoolingHead
 from ..modeling.denoiser import Denoiser
 from ..modeling.depth_autoencoder import DepthAutoencoder
 from ..modeling.image_encoder import ImageEncoder, build_image_encoder
@@ -17,7 +17,7 @@ from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights, without_prefixes
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
-from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
+from .tasks.classifier import CellSupervision, MaskPooling, SegmentClassifier, SemanticVote
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,28 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
         train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
     )
+
+
+def build_supervision(cfg: CfgNode) -> CellSupervision | None:
+    """What teaches the image encoder classes; None where ``CELL_LOSS_WEIGHT`` is 0.
+
+    Raises:
+        ValueError: the weight is negative, or the semantic task is missing.
+    """
+    ldmseg = cfg.MODEL.LDMSEG
+    key, encoder = "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_WEIGHT", ldmseg.IMAGE_ENCODER
+    weight = encoder.CELL_LOSS_WEIGHT
+    if weight < 0:
+        raise ValueError(f"{key} must be at least 0, got {weight}")
+    if weight == 0:
+        return None
+    if "semantic" not in ldmseg.TASKS:
+        raise ValueError(
+            f"{key} {weight} needs 'semantic' in MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
+        )
+    num_classes = dataset_classes(cfg).num_classes
+    head = CellHead(in_channels=encoder.OUT_CHANNELS, num_classes=num_classes)
+    return CellSupervision(head, loss_weight=weight)
 
 
 def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:

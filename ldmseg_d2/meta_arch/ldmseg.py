@@ -19,6 +19,7 @@ from .build import (
     build_denoiser,
     build_layout,
     build_noise_scheduler,
+    build_supervision,
     encoder_parts,
     pixel_statistics,
 )
@@ -27,7 +28,7 @@ from .inpainting import InpaintingOptions
 from .latent_cache import LatentCache, build_latent_cache
 from .noise import NoiseOptions, build_noise_options, build_timestep_weights
 from .tasks import Task, TaskLayout, build_tasks
-from .tasks.classifier import SegmentClassifier
+from .tasks.classifier import CellSupervision, SegmentClassifier
 from .tasks.known_cells import KnownCells, known_cells
 from .tasks.training import encode_targets, losses_by_task
 
@@ -61,6 +62,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         freeze_image_encoder: bool = False,
         latent_cache: LatentCache | None = None,
         classifier: SegmentClassifier | None = None,
+        supervision: CellSupervision | None = None,
         seed: int = 0,
     ) -> None:
         """
@@ -87,6 +89,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             latent_cache: keeps what a frozen image encoder gives in training.
             classifier: gives segments their classes; None: they have none.
+            supervision: a loss on the condition; None: none.
             seed: of the noise at test, together with the image's id.
 
         Raises:
@@ -118,6 +121,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.given_segments_share = given_segments_share
         self.latent_cache = latent_cache
         self.classifier = classifier or SegmentClassifier()
+        self.supervision = supervision
         self.seed = seed
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
@@ -154,6 +158,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
             "latent_cache": build_latent_cache(cfg),
             "classifier": build_classifier(cfg),
+            "supervision": build_supervision(cfg),
             "seed": cfg.SEED,
         }
 
@@ -194,8 +199,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
         Returns:
             Training: ``loss_diffusion``, or with several tasks ``loss_<task>`` for each, whose sum
-            is the mean over the batch; where they have a weight, ``loss_decoded`` and
-            ``loss_class``: scalars. Test: a list of dicts, see :func:`assemble_output`:
+            is the mean over the batch; where they have a weight, ``loss_decoded``, ``loss_class``
+            and ``loss_cells``: scalars. Test: a list of dicts, see :func:`assemble_output`:
             ``panoptic_seg`` (:func:`logits_to_panoptic`; :func:`merge_classes` with a classifier),
             ``instances``, ``sem_seg`` (C, H, W) probabilities, ``depth`` (H, W), those that were
             asked for; with several draws also ``uncertainty`` (H, W) in [0, 1] and ``samples``
@@ -281,6 +286,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             decoded_weight=self.decoded_loss_weight,
         )
         losses.update(self.classifier.losses(condition, batched_inputs))
+        if self.supervision is not None:
+            losses.update(self.supervision.losses(condition, batched_inputs, self.train_size))
         return losses
 
     @torch.no_grad()

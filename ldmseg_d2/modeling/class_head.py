@@ -1,4 +1,4 @@
-"""A class for every segment from masked average pooling: the cheap alternative to the task."""
+"""Classes from the image encoder's features: of segments by masked average pooling, or of cells."""
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,45 @@ class MaskPoolingHead(nn.Module):
         return self.linear(self.norm(pooled.to(self.linear.weight.dtype)))
 
 
+class CellHead(nn.Module):
+    """A linear layer on the image encoder's features of every cell: deep supervision in training.
+
+    As the auxiliary loss of PSPNet (arXiv 1612.01105, section 3.3), on what the denoiser sees. It
+    is linear, so that the classes are easily found there.
+    """
+
+    def __init__(self, *, in_channels: int, num_classes: int) -> None:
+        """
+        Args:
+            in_channels: channels C' of the features.
+            num_classes: C.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv = nn.Conv2d(in_channels, num_classes, kernel_size=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C', h, w) features to (B, C, h, w) logits."""
+        return self.conv(features)
+
+    def loss(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Cross-entropy of the labelled pixels, each with the logits of its cell.
+
+        Args:
+            features: (B, C', h, w).
+            classes: (B, S, S) int64; what is not in 0..C - 1 is void.
+
+        Returns:
+            Scalar: the mean over the pixels; 0, with gradients of 0, where none is labelled.
+        """
+        height, width = features.shape[-2:]
+        labelled = (classes >= 0) & (classes < self.num_classes)
+        ids = torch.where(labelled, classes + 1, 0)
+        counts = torch.stack([cell_counts(one, self.num_classes, height, width) for one in ids])
+        log_probs = self(features).float().log_softmax(dim=1).flatten(2)  # [B, C, h w]
+        return -(counts * log_probs).sum() / counts.sum().clamp(min=1)
+
+
 def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:
     """How a segment's pixels are spread over the cells of a grid.
 
@@ -53,6 +92,12 @@ def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     Returns:
         (K, h * w) float32, each row sums to 1, or to 0 for an absent id.
     """
+    counts = cell_counts(ids, num_segments, height, width)
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def cell_counts(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:
+    """As :func:`cell_shares`, but pixels: (K, h * w) float32."""
     rows = torch.arange(ids.shape[0], device=ids.device) * height // ids.shape[0]
     columns = torch.arange(ids.shape[1], device=ids.device) * width // ids.shape[1]
     cells = rows[:, None] * width + columns  # [H, W]
@@ -60,5 +105,4 @@ def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     counts = torch.bincount(
         (ids * num_cells + cells).flatten(), minlength=(num_segments + 1) * num_cells
     )
-    counts = counts.view(num_segments + 1, num_cells)[1:].float()
-    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return counts.view(num_segments + 1, num_cells)[1:].float()

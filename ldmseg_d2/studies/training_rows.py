@@ -16,6 +16,7 @@ FACTORS = {
     "scaling": "latent scaling",
     "self_conditioning": "self-conditioning",
     "decoded_loss": "cross-entropy on decoded logits",
+    "cell_loss": "classes of the condition's cells",
     "latent_noise": "latent noise of the autoencoder",
     "resolution": "latent resolution",
     "image_encoder": "image encoder",
@@ -26,6 +27,7 @@ FACTORS = {
 LDMSEG = "MODEL.LDMSEG"
 DIFFUSION, AUTOENCODER = f"{LDMSEG}.DIFFUSION", f"{LDMSEG}.AUTOENCODER"
 OPTIONS = f"{LDMSEG}.IMAGE_ENCODER.OPTIONS"
+CELL_LOSS = f"{LDMSEG}.IMAGE_ENCODER.CELL_LOSS_WEIGHT"
 REGRESSION_OPTS = (
     *(f"{DIFFUSION}.REGRESSION", True, f"{DIFFUSION}.PREDICTION_TYPE", "sample"),
     *(f"{DIFFUSION}.SELF_CONDITIONING", False),
@@ -140,6 +142,12 @@ def _decoded_loss(ldmseg: CfgNode) -> Iterator[Row]:
         yield Row("decoded_loss", title, opts)
 
 
+def _cell_loss(ldmseg: CfgNode) -> Iterator[Row]:
+    if "semantic" in ldmseg.TASKS:
+        for weight in (0.0, 0.2, 1.0):
+            yield Row("cell_loss", f"weight {weight:g}", (CELL_LOSS, weight))
+
+
 def _latent_noise(ldmseg: CfgNode) -> Iterator[Row]:
     own = ldmseg.AUTOENCODER.LATENT_NOISE
     yield Row("latent_noise", f"{own:g}, trained here", (), ())
@@ -184,6 +192,8 @@ def _recipe(ldmseg: CfgNode) -> Iterator[Row]:
     opts += (f"{DIFFUSION}.TIMESTEP_SAMPLING", "uniform")
     opts += (f"{DIFFUSION}.SELF_CONDITIONING", True, f"{LDMSEG}.SAMPLER.NAME", "DDIM")
     opts += (f"{AUTOENCODER}.NORMALIZATION", "fixed", f"{AUTOENCODER}.SCALING_FACTOR", 0.18215)
+    opts += (f"{DIFFUSION}.SEGMENT_BALANCE", 0.0, f"{DIFFUSION}.DECODED_LOSS_WEIGHT", 0.0)
+    opts += (CELL_LOSS, 0.0)
     yield Row("recipe", "the paper's", opts)
 
 
@@ -201,6 +211,7 @@ _ROWS = {
     "scaling": _scaling,
     "self_conditioning": _self_conditioning,
     "decoded_loss": _decoded_loss,
+    "cell_loss": _cell_loss,
     "latent_noise": _latent_noise,
     "resolution": _resolution,
     "image_encoder": _image_encoder,

@@ -1,9 +1,10 @@
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
 from tiny import CLASSES, JOINT, LDMSEG, tiny_config, tiny_multitask_batch
 
-from ldmseg_d2.meta_arch.build import build_classifier
+from ldmseg_d2.meta_arch.build import build_classifier, build_supervision
 from ldmseg_d2.meta_arch.tasks import dataset_classes
 from ldmseg_d2.meta_arch.tasks.classifier import (
     MaskPooling,
@@ -14,6 +15,8 @@ from ldmseg_d2.meta_arch.tasks.classifier import (
     segment_classes,
 )
 from ldmseg_d2.modeling.class_head import MaskPoolingHead
+
+CELL_LOSS = "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_WEIGHT"
 
 
 def config(*opts, name=JOINT, classes=CLASSES):
@@ -166,6 +169,38 @@ def test_wrong_classifiers_name_their_keys(name, tasks, message):
         build_classifier(
             config("MODEL.LDMSEG.CLASSIFIER", name, "MODEL.LDMSEG.TASKS", tasks, name=LDMSEG)
         )
+
+
+def test_supervision_teaches_the_image_encoder_and_leaves_results_alone():
+    torch.manual_seed(0)
+    plain = build_model(config())
+    torch.manual_seed(0)
+    model = build_model(config(CELL_LOSS, 0.5))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    batch = [dict(entry, sample_seed=1) for entry in tiny_multitask_batch()]
+    expected, losses = plain.train()(batch), model.train()(batch)
+    cells = losses.pop("loss_cells")
+    assert losses == expected
+    # Untrained: about what four equal classes have.
+    assert 0.5 < float(cells) / (0.5 * torch.tensor(4.0).log()) < 2
+    cells.backward()
+    learns = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert learns == {"image_encoder", "supervision"}
+    # A picture without classes teaches nothing: the other's mean stays.
+    features = torch.randn(2, 8, 16, 16)
+    both = model.supervision.losses(features, [batch[0], {"image": batch[1]["image"]}], 64)
+    torch.testing.assert_close(both, model.supervision.losses(features[:1], batch[:1], 64))
+    with torch.no_grad():
+        one, other = plain.eval()(batch)[0], model.eval()(batch)[0]
+    torch.testing.assert_close(one["sem_seg"], other["sem_seg"])
+
+
+def test_wrong_supervision_names_its_keys():
+    assert build_supervision(config()) is None
+    with pytest.raises(ValueError, match="CELL_LOSS_WEIGHT must be at least 0, got -1"):
+        build_supervision(config(CELL_LOSS, -1.0))
+    with pytest.raises(ValueError, match="needs 'semantic' in MODEL.LDMSEG.TASKS"):
+        build_supervision(config(CELL_LOSS, 1.0, "MODEL.LDMSEG.TASKS", ["instance"]))
 
 
 def test_classes_of_the_config_and_of_the_data_set(catalogs):

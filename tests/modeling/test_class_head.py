@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.modeling.class_head import MaskPoolingHead, cell_shares
+from ldmseg_d2.modeling.class_head import CellHead, MaskPoolingHead, cell_shares
 
 
 @settings(max_examples=30)
@@ -40,3 +40,31 @@ def test_head_classifies_the_mean_feature_of_a_segment():
 def test_no_classes_raise():
     with pytest.raises(ValueError, match="at least one class, got 0"):
         MaskPoolingHead(in_channels=5, num_classes=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_cell_loss_is_the_mean_of_the_labelled_pixels(seed):
+    torch.manual_seed(seed)
+    head = CellHead(in_channels=5, num_classes=3)
+    features = torch.randn(2, 5, 4, 4)
+    classes = torch.randint(0, 5, (2, 8, 8))
+    classes[classes > 2] = 255
+    logits = head(features)
+    pixels = [
+        -logits[b, :, y // 2, x // 2].log_softmax(0)[classes[b, y, x]]
+        for b in range(2)
+        for y in range(8)
+        for x in range(8)
+        if classes[b, y, x] != 255
+    ]
+    torch.testing.assert_close(head.loss(features, classes), torch.stack(pixels).mean())
+
+
+def test_void_teaches_cells_nothing_but_all_parameters_have_gradients():
+    head = CellHead(in_channels=5, num_classes=3)
+    features = torch.randn(2, 5, 4, 4, requires_grad=True)
+    loss = head.loss(features, torch.full((2, 8, 8), 255))
+    loss.backward()
+    assert loss == 0 and not features.grad.any()
+    assert all(p.grad is not None and not p.grad.any() for p in head.parameters())

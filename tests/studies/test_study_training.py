@@ -43,8 +43,9 @@ def test_rows_with_the_same_settings_are_one_run():
     assert data_set(settings) == "scenes_val"
 
 
-def test_camvid_has_the_same_factors():
+def test_camvid_has_the_same_factors_and_one_of_classes():
     assert {row.factor for row in rows_of(CAMVID)} == {"baseline", *FACTORS}
+    assert {row.factor for row in rows_of(SCENES)} == {"baseline", *FACTORS} - {"cell_loss"}
     with pytest.raises(ValueError, match="unknown factor 'colour'"):
         table_rows(load_config(CAMVID), ["colour"])
     # Regression is always there.

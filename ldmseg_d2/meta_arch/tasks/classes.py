@@ -5,6 +5,8 @@ from typing import NamedTuple
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+IGNORE_LABEL = 255  # void in semantic maps
+
 
 class Classes(NamedTuple):
     """How many classes there are, and which are things."""

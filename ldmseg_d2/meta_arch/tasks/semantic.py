@@ -12,10 +12,8 @@ from ...postprocessing import semantic_probabilities
 from ...structures import semantic_codes
 from ..batching import SampleRandomness, pad_stack
 from .base import TASK_REGISTRY, Predict, Target
-from .classes import dataset_classes
+from .classes import IGNORE_LABEL, dataset_classes
 from .instance import IdTask, picture_logits
-
-IGNORE_LABEL = 255
 
 
 @TASK_REGISTRY.register()
