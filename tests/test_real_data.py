@@ -56,7 +56,7 @@ def test_camvid(shared, tmp_path):
                 shutil.copy(found, source / folder)
     root = tmp_path / "datasets"
     run("tools/prepare_camvid.py", "--input", str(source), "--root", str(root), root=root)
-    configs = ("camvid/autoencoder_camvid.yaml", "camvid/quick/ldmseg_camvid.yaml")
+    configs = ("camvid/autoencoder_8x_camvid.yaml", "camvid/quick/ldmseg_camvid.yaml")
     train_both_stages(configs, [], root, tmp_path / "output")
 
 
