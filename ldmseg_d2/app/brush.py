@@ -7,6 +7,9 @@ import numpy as np
 
 # cv2 overflows far outside of the picture.
 _FAR = 2**14
+# It cuts lines at the picture's border and rounds where, which moves all that is left of them: the
+# picture gets a margin, in which strokes end.
+_MARGIN = 64
 
 
 def stroke_mask(
@@ -29,9 +32,11 @@ def stroke_mask(
     if corners.ndim != 2 or corners.shape[1:] != (2,) or not np.isfinite(corners).all():
         raise ValueError(f"a stroke is a list of points (x, y), not {str(points)[:80]}")
     corners = np.floor(corners).clip(-_FAR, _FAR).astype(np.int32)
-    mask = np.zeros(shape, dtype=np.uint8)
+    corners += _MARGIN
+    height, width = shape
+    mask = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN), dtype=np.uint8)
     if len(corners) > 1:
         cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
     for x, y in corners.tolist():
         cv2.circle(mask, (x, y), int(diameter / 2), 1, thickness=-1)
-    return mask.astype(bool)
+    return mask[_MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width].astype(bool)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ldmseg_d2.app.brush import stroke_mask
@@ -188,6 +188,7 @@ def test_history_ends_and_a_new_step_forgets_what_was_undone(session):
     points=st.lists(st.tuples(st.floats(-10, 70), st.floats(-10, 50)), min_size=1, max_size=4),
     diameter=st.floats(1, 20),
 )
+@example(points=[(0.0, -2.0), (66.0, 6.0)], diameter=2.75)
 def test_a_stroke_covers_what_is_near_its_line(points, diameter):
     mask = stroke_mask((40, 60), points, diameter)
     corners = np.floor(points)
