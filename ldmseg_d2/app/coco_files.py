@@ -185,7 +185,7 @@ def _unpack(name: str, data: bytes, limits: Limits) -> dict[str, bytes]:
             return {m.filename: archive.read(m) for m in members}
     except UploadError:
         raise
-    # A damaged zip raises BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted) ...
+    # A damaged zip raises BadZipFile, zlib.error, NotImplementedError or RuntimeError (encrypted).
     except Exception as error:
         raise UploadError(f"{name} cannot be read as a zip: {error}") from error
 
