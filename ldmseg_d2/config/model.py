@@ -187,8 +187,9 @@ def _add_diffusion_config(cfg: CN) -> None:
     u.COMPILE = False
 
     cfg.MODEL.LDMSEG.IMAGE_ENCODER = e = CN()
-    # Name in IMAGE_ENCODER_REGISTRY: "ConvImageEncoder", "VAEImageEncoder" (Stable Diffusion's),
-    # "TinyVAEImageEncoder", "DINOv2ImageEncoder", "TimmImageEncoder", or your own.
+    # Name in IMAGE_ENCODER_REGISTRY: "ConvImageEncoder", "FPNImageEncoder", "VAEImageEncoder"
+    # (Stable Diffusion's), "TinyVAEImageEncoder", "DINOv2ImageEncoder", "TimmImageEncoder", or your
+    # own.
     e.NAME = "ConvImageEncoder"
     # Channels of the image condition; see DENOISER.CONDITIONING for how it enters.
     e.OUT_CHANNELS = 4

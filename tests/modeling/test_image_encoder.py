@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from detectron2.modeling.backbone import FPN
 from diffusers import AutoencoderKL, AutoencoderTiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,39 @@ def test_conv_encoder_has_the_stride_of_its_widths():
     )
     assert encoder.stride == 4
     assert encoder(torch.randn(2, 3, 32, 32)).shape == (2, 5, 8, 8)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [64, 40])
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_fpn_encoder_is_a_level_of_detectron2s_pyramid(stride, side):
+    torch.manual_seed(0)
+    options = {"widths": [8, 16, 24], "stem_channels": 8, "pyramid_channels": 16, "stride": stride}
+    encoder = build_image_encoder("FPNImageEncoder", out_channels=5, options=options).eval()
+    images = photos(side)
+    condition = encoder(images)
+    assert condition.shape == (2, 5, -(-side // stride), -(-side // stride))
+    assert encoder.stride == stride
+
+    # Its FPN computes all levels and refuses sides that are no multiple of the coarsest stride.
+    if side % 16 == 0:
+        pyramid = FPN(encoder.backbone, encoder.levels, 16, norm="").eval()
+        levels = len(encoder.levels)
+        for ours, theirs in zip(encoder.lateral_convs[::-1], pyramid.lateral_convs, strict=True):
+            theirs.weight, theirs.norm, theirs.bias = ours.weight, ours.norm, None
+        output_conv = pyramid.output_convs[levels - 1]
+        output_conv.weight, output_conv.norm = encoder.output_conv.weight, encoder.output_conv.norm
+        output_conv.bias = None
+        expected = pyramid(images)[f"p{stride.bit_length() - 1}"]
+        torch.testing.assert_close(condition, encoder.projection(expected))
+
+
+def test_every_parameter_of_the_fpn_encoder_is_trained():
+    encoder = build_image_encoder("FPNImageEncoder", out_channels=5, options={})
+    encoder(photos(32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
+    with pytest.raises(ValueError, match=r"STRIDE 2 is the stride of none .* \[4, 8, 16, 32\]"):
+        build_image_encoder("FPNImageEncoder", out_channels=5, options={"stride": 2})
 
 
 def test_unknown_name_and_option_raise():
