@@ -170,16 +170,21 @@ def _resolution(ldmseg: CfgNode) -> Iterator[Row]:
 
 def _image_encoder(ldmseg: CfgNode) -> Iterator[Row]:
     options = ldmseg.IMAGE_ENCODER.OPTIONS
-    if ldmseg.IMAGE_ENCODER.NAME != "ConvImageEncoder" or not {"WIDTHS", "NUM_BLOCKS"} <= set(
-        options
-    ):
+    if not {"WIDTHS", "NUM_BLOCKS"} <= set(options):
         return
     widths = list(options.WIDTHS)
-    stride = 2 ** (len(widths) - 1)
-    for new in (widths[:-1], [*widths, widths[-1]]):
-        if new:
-            title = f"1/{2 ** (len(new) - 1)} instead of 1/{stride}"
-            yield Row("image_encoder", title, (f"{OPTIONS}.WIDTHS", str(new)))
+    # Stride of the first width. FPN's grid stays the same: its coarsest level changes, and it cannot
+    # have a further one.
+    if ldmseg.IMAGE_ENCODER.NAME == "ConvImageEncoder":
+        stride, others = 1, (widths[:-1], [*widths, widths[-1]])
+    elif ldmseg.IMAGE_ENCODER.NAME == "FPNImageEncoder":
+        stride, others = options.get("STEM_STRIDE", 4), (widths[:-1],)
+    else:
+        return
+    coarsest = stride * 2 ** (len(widths) - 1)
+    for new in filter(None, others):
+        title = f"1/{stride * 2 ** (len(new) - 1)} instead of 1/{coarsest}"
+        yield Row("image_encoder", title, (f"{OPTIONS}.WIDTHS", str(new)))
     blocks = 2 * options.NUM_BLOCKS
     title = f"{blocks} blocks a stage instead of {options.NUM_BLOCKS}"
     yield Row("image_encoder", title, (f"{OPTIONS}.NUM_BLOCKS", blocks))

@@ -88,6 +88,10 @@ def test_every_parameter_of_the_fpn_encoder_is_trained():
     assert all(p.grad is not None and p.grad.any() for p in encoder.parameters())
     with pytest.raises(ValueError, match=r"STRIDE 2 is the stride of none .* \[4, 8, 16, 32\]"):
         build_image_encoder("FPNImageEncoder", out_channels=5, options={"stride": 2})
+    with pytest.raises(ValueError, match="WIDTHS has 5 stages; Detectron2's ResNet takes 1 to 4"):
+        build_image_encoder(
+            "FPNImageEncoder", out_channels=5, options={"widths": [8, 16, 24, 32, 40]}
+        )
 
 
 def test_unknown_name_and_option_raise():

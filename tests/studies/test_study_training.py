@@ -1,10 +1,12 @@
 """The rows of the study of training, and what it makes of their records. No training here."""
 
 import pytest
+import torch
 from detectron2.modeling import build_model
 from tiny import tiny_config
 
 from ldmseg_d2.engine import load_config
+from ldmseg_d2.meta_arch.build import build_condition_encoder
 from ldmseg_d2.studies import training_report as report
 from ldmseg_d2.studies.training import Result, Settings, data_set, first_rows, row_opts
 from ldmseg_d2.studies.training_rows import FACTORS, Row, table_rows
@@ -50,6 +52,19 @@ def test_camvid_has_the_same_factors_and_one_of_classes():
         table_rows(load_config(CAMVID), ["colour"])
     # Regression is always there.
     assert {row.factor for row in table_rows(load_config(CAMVID), [])} == {"baseline", "regression"}
+
+
+def test_either_small_image_encoder_gets_another_coarsest_level():
+    for config, titles in (
+        (SCENES, {"1/2 instead of 1/4", "1/8 instead of 1/4", "2 blocks a stage instead of 1"}),
+        (CAMVID, {"1/16 instead of 1/32", "2 blocks a stage instead of 1"}),
+    ):
+        rows = table_rows(load_config(config), ["image_encoder"])
+        rows = [row for row in rows if row.factor == "image_encoder"]
+        assert {row.value for row in rows} == titles
+        for row in rows:
+            encoder = build_condition_encoder(load_config(config, [*row.opts]))
+            assert encoder(torch.zeros(1, 3, 64, 64)).shape[1] == encoder.out_channels
 
 
 def record(pq, *, regression=False, **inpainting):

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from ..small_resnet import build_small_resnet, group_norm
 from .registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
 
+# Detectron2's ResNet knows "res2" to "res5".
+MAX_STAGES = 4
+
 
 @IMAGE_ENCODER_REGISTRY.register()
 class FPNImageEncoder(ImageEncoder):
@@ -35,14 +38,19 @@ class FPNImageEncoder(ImageEncoder):
             out_channels: channels of the condition.
             stride: side of a cell of the condition's grid, pixels: the stride of one of the stages.
             stem_channels, stem_stride: of the first convs; the stride is 1, 2 or 4.
-            widths: width of each stage. The first keeps the stem's stride, each further one doubles
-                it. All widths are multiples of 8.
+            widths: width of each of one to four stages, multiples of 8. The first keeps the stem's
+                stride, each further one doubles it.
             num_blocks: two-conv blocks in each stage.
             pyramid_channels: of the top-down path, a multiple of 8.
 
         Raises:
             ValueError: sizes that do not fit.
         """
+        if not 1 <= len(widths) <= MAX_STAGES:
+            raise ValueError(
+                f"FPNImageEncoder: WIDTHS has {len(widths)} stages; Detectron2's ResNet takes 1 to "
+                f"{MAX_STAGES}"
+            )
         strides = [stem_stride * 2**i for i in range(len(widths))]
         if stride not in strides:
             raise ValueError(
