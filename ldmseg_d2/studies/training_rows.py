@@ -173,8 +173,8 @@ def _image_encoder(ldmseg: CfgNode) -> Iterator[Row]:
     if not {"WIDTHS", "NUM_BLOCKS"} <= set(options):
         return
     widths = list(options.WIDTHS)
-    # Stride of the first width. FPN's grid stays the same: its coarsest level changes, and it cannot
-    # have a further one.
+    # Stride of the first width. FPN's grid stays the same: its coarsest level changes, and there is
+    # no further one.
     if ldmseg.IMAGE_ENCODER.NAME == "ConvImageEncoder":
         stride, others = 1, (widths[:-1], [*widths, widths[-1]])
     elif ldmseg.IMAGE_ENCODER.NAME == "FPNImageEncoder":
