@@ -48,7 +48,9 @@ def amp_dtype(*, enabled: bool, precision: str, device: str) -> torch.dtype | No
                 f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
                 "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
             )
-        logger.warning("Mixed precision on a CPU (bfloat16) is often slower than none.")
+        logger.warning(
+            "Mixed precision (bfloat16) is slower than none on CPUs without instructions for it."
+        )
     return PRECISIONS[precision]
 
 
