@@ -92,6 +92,9 @@ def test_every_parameter_of_the_fpn_encoder_is_trained():
         build_image_encoder(
             "FPNImageEncoder", out_channels=5, options={"widths": [8, 16, 24, 32, 40]}
         )
+    for wrong in ({"widths": [8, 8]}, {"widths": [8, 20]}, {"pyramid_channels": 12}):
+        with pytest.raises(ValueError, match="FPNImageEncoder: .* must be multiples of 8"):
+            build_image_encoder("FPNImageEncoder", out_channels=5, options={**wrong, "stride": 4})
 
 
 def test_unknown_name_and_option_raise():
