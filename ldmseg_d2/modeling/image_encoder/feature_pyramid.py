@@ -38,8 +38,8 @@ class FPNImageEncoder(ImageEncoder):
             out_channels: channels of the condition.
             stride: side of a cell of the condition's grid, pixels: the stride of one of the stages.
             stem_channels, stem_stride: of the first convs; the stride is 1, 2 or 4.
-            widths: width of each of one to four stages, multiples of 8, none the same as that before
-                it. The first keeps the stem's stride, each further one doubles it.
+            widths: width of each of one to four stages, multiples of 8, none the same as that
+                before it. The first keeps the stem's stride, each further one doubles it.
             num_blocks: two-conv blocks in each stage.
             pyramid_channels: of the top-down path, a multiple of 8.
 
@@ -54,8 +54,8 @@ class FPNImageEncoder(ImageEncoder):
         same = any(a == b for a, b in zip(widths[:-1], widths[1:], strict=True))
         if same or any(size % 8 for size in (stem_channels, *widths, pyramid_channels)):
             raise ValueError(
-                "FPNImageEncoder: STEM_CHANNELS, WIDTHS and PYRAMID_CHANNELS must be multiples of 8, "
-                "and each stage's width another than that before it; got "
+                "FPNImageEncoder: STEM_CHANNELS, WIDTHS and PYRAMID_CHANNELS must be multiples of "
+                "8, and each stage's width another than that before it; got "
                 f"{stem_channels}, {list(widths)} and {pyramid_channels}"
             )
         strides = [stem_stride * 2**i for i in range(len(widths))]
