@@ -9,19 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHANNELS_PER_GROUP = 8
+# Stride of the stem to those of its convs.
+STEM_STRIDES = {1: (1,), 2: (2,), 4: (2, 2)}
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm of 8 channels a group: with few channels, 32 groups would see one or two each.
 
-    Raises:
-        ValueError: not a multiple of 8.
+    Args:
+        channels: a multiple of 8.
     """
-    if channels % CHANNELS_PER_GROUP:
-        raise ValueError(
-            f"MODEL.SMALL_RESNET: {channels} channels; all must be multiples of "
-            f"{CHANNELS_PER_GROUP}"
-        )
     return nn.GroupNorm(channels // CHANNELS_PER_GROUP, channels)
 
 
@@ -35,11 +32,8 @@ class SmallStem(CNNBlockBase):
             stride: 1, 2 or 4.
         """
         super().__init__(in_channels, out_channels, stride)
-        strides = {1: (1,), 2: (2,), 4: (2, 2)}
-        if stride not in strides:
-            raise ValueError(f"MODEL.SMALL_RESNET.STEM_STRIDE is {stride}; allowed: 1, 2, 4")
         self.convs = nn.ModuleList()
-        for one in strides[stride]:
+        for one in STEM_STRIDES[stride]:
             conv = Conv2d(
                 in_channels,
                 out_channels,
@@ -69,6 +63,7 @@ def build_small_resnet(
     num_blocks: Sequence[int],
     strides: Sequence[int],
     out_features: Sequence[str],
+    owner: str = "MODEL.SMALL_RESNET",
 ) -> ResNet:
     """Build it, with random weights and GroupNorm.
 
@@ -77,32 +72,43 @@ def build_small_resnet(
         stem_channels, stem_stride: see :class:`SmallStem`.
         channels, num_blocks, strides: one for each stage, "res2" first.
         out_features: names of the stages whose features are wanted.
+        owner: whose keys these are, for errors.
 
     Raises:
-        ValueError: lists of different lengths, or channels that no norm fits.
+        ValueError: lists of different lengths, a stem or blocks that cannot be, or channels that do
+            not fit.
     """
     if not len(channels) == len(num_blocks) == len(strides):
         raise ValueError(
-            "MODEL.SMALL_RESNET: CHANNELS, NUM_BLOCKS and STRIDES need one entry for each stage, "
-            f"got {list(channels)}, {list(num_blocks)} and {list(strides)}"
+            f"{owner}: CHANNELS, NUM_BLOCKS and STRIDES need one entry for each stage, got "
+            f"{list(channels)}, {list(num_blocks)} and {list(strides)}"
+        )
+    if stem_stride not in STEM_STRIDES or min(num_blocks, default=1) < 1:
+        raise ValueError(
+            f"{owner}: STEM_STRIDE is {stem_stride} and NUM_BLOCKS {list(num_blocks)}; allowed: "
+            "1, 2 or 4, and at least 1"
+        )
+    widths = [stem_channels, *channels]
+    # With a stride and the same channels, Detectron2's block would have no conv on its shortcut.
+    same = any(s > 1 and a == b for s, a, b in zip(strides, widths[:-1], channels, strict=True))
+    if same or any(width < 1 or width % CHANNELS_PER_GROUP for width in widths):
+        raise ValueError(
+            f"{owner}: all channels must be multiples of {CHANNELS_PER_GROUP}, and a stage with a "
+            f"stride above 1 needs other channels than before it; got {stem_channels} for the stem "
+            f"and {list(channels)}, strides {list(strides)}"
         )
     stem = SmallStem(in_channels, stem_channels, stem_stride)
-    stages, width = [], stem_channels
-    for wide, blocks, stride in zip(channels, num_blocks, strides):
-        if stride > 1 and wide == width:  # Detectron2's block would have no conv on its shortcut
-            raise ValueError(
-                f"MODEL.SMALL_RESNET: a stage with stride {stride} needs other channels than "
-                f"before it, got {width} and {wide}"
-            )
-        stages.append(
-            ResNet.make_stage(
-                BasicBlock,
-                num_blocks=blocks,
-                stride_per_block=[stride] + [1] * (blocks - 1),
-                in_channels=width,
-                out_channels=wide,
-                norm=group_norm,
-            )
+    stages = [
+        ResNet.make_stage(
+            BasicBlock,
+            num_blocks=blocks,
+            stride_per_block=[stride] + [1] * (blocks - 1),
+            in_channels=before,
+            out_channels=width,
+            norm=group_norm,
         )
-        width = wide
+        for before, width, blocks, stride in zip(
+            widths[:-1], channels, num_blocks, strides, strict=True
+        )
+    ]
     return ResNet(stem, stages, out_features=list(out_features))

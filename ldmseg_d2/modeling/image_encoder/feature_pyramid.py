@@ -7,7 +7,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..small_resnet import build_small_resnet, group_norm
+from ..small_resnet import CHANNELS_PER_GROUP, build_small_resnet, group_norm
 from .registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
 
 # Detectron2's ResNet knows "res2" to "res5".
@@ -51,12 +51,10 @@ class FPNImageEncoder(ImageEncoder):
                 f"FPNImageEncoder: WIDTHS has {len(widths)} stages; Detectron2's ResNet takes 1 to "
                 f"{MAX_STAGES}"
             )
-        same = any(a == b for a, b in zip(widths[:-1], widths[1:], strict=True))
-        if same or any(size % 8 for size in (stem_channels, *widths, pyramid_channels)):
+        if pyramid_channels < 1 or pyramid_channels % CHANNELS_PER_GROUP:
             raise ValueError(
-                "FPNImageEncoder: STEM_CHANNELS, WIDTHS and PYRAMID_CHANNELS must be multiples of "
-                "8, and each stage's width another than that before it; got "
-                f"{stem_channels}, {list(widths)} and {pyramid_channels}"
+                f"FPNImageEncoder: PYRAMID_CHANNELS must be multiples of {CHANNELS_PER_GROUP}, got "
+                f"{pyramid_channels}"
             )
         strides = [stem_stride * 2**i for i in range(len(widths))]
         if stride not in strides:
@@ -75,6 +73,7 @@ class FPNImageEncoder(ImageEncoder):
             num_blocks=[num_blocks] * len(widths),
             strides=[1] + [2] * (len(widths) - 1),
             out_features=self.levels,
+            owner="FPNImageEncoder",
         )
         self.lateral_convs = nn.ModuleList(
             _conv(width, pyramid_channels, kernel_size=1) for width in widths[first:]
