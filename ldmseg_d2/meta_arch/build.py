@@ -134,9 +134,11 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
             f"MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
         )
     classes = dataset_classes(cfg)
-    fill_stuff_area = ldmseg.POSTPROCESS.FILL_STUFF_AREA
+    post = ldmseg.POSTPROCESS
     if ldmseg.CLASSIFIER == "semantic_task":
-        return SemanticVote(classes, fill_stuff_area=fill_stuff_area)
+        return SemanticVote(
+            classes, fill_stuff_area=post.FILL_STUFF_AREA, split_area=post.SPLIT_AREA
+        )
     head = MaskPoolingHead(
         in_channels=ldmseg.IMAGE_ENCODER.OUT_CHANNELS, num_classes=classes.num_classes
     )
@@ -146,6 +148,7 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         image_size=cfg.INPUT.LDMSEG.IMAGE_SIZE,
         loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
         train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
+        split_area=post.SPLIT_AREA,
     )
 
 

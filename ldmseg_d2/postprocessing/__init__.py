@@ -6,6 +6,7 @@ from .given_prior import given_log_prior, random_walk
 from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
 from .query_fusion import queries_to_panoptic, queries_to_semantic
+from .segment_splitting import split_segments
 
 __all__ = [
     "consensus",
@@ -20,5 +21,6 @@ __all__ = [
     "queries_to_semantic",
     "random_walk",
     "semantic_probabilities",
+    "split_segments",
     "suppress_unconfident_ids",
 ]

@@ -18,6 +18,7 @@ class SegmentClassifier(nn.Module):
 
     classes: Classes | None = None
     fill_stuff_area: int = -1
+    split_area: int = -1
 
     def losses(self, features: Tensor, entries: Sequence[dict]) -> dict[str, Tensor]:
         """Losses of a batch: image features (B, C', h, w) and their input dicts."""
@@ -43,6 +44,7 @@ class SegmentClassifier(nn.Module):
             classes=self.classes,
             class_probs=self.class_probs(decoded, entry, features),
             fill_stuff_area=self.fill_stuff_area,
+            split_area=self.split_area,
             given_ids=entry.get("given_ids", ()),
         )
 
@@ -50,15 +52,18 @@ class SegmentClassifier(nn.Module):
 class SemanticVote(SegmentClassifier):
     """A segment takes the class that the semantic task's map votes inside it (the paper)."""
 
-    def __init__(self, classes: Classes, *, fill_stuff_area: int = -1) -> None:
+    def __init__(
+        self, classes: Classes, *, fill_stuff_area: int = -1, split_area: int = -1
+    ) -> None:
         """
         Args:
             classes: of the model.
-            fill_stuff_area: see ``MODEL.LDMSEG.POSTPROCESS.FILL_STUFF_AREA``.
+            fill_stuff_area, split_area: see ``MODEL.LDMSEG.POSTPROCESS``.
         """
         super().__init__()
         self.classes = classes
         self.fill_stuff_area = fill_stuff_area
+        self.split_area = split_area
 
     def class_probs(self, decoded: dict[str, Any], entry: dict, features: Tensor) -> Tensor | None:
         return decoded.get("sem_seg")
@@ -75,6 +80,7 @@ class MaskPooling(SegmentClassifier):
         image_size: int,
         loss_weight: float,
         train_size: int = 0,
+        split_area: int = -1,
     ) -> None:
         """
         Args:
@@ -83,6 +89,7 @@ class MaskPooling(SegmentClassifier):
             image_size: side S of the square that the features cover, pixels.
             loss_weight: of its cross-entropy.
             train_size: the square's side in training; 0: ``image_size``.
+            split_area: see ``MODEL.LDMSEG.POSTPROCESS``.
         """
         super().__init__()
         self.classes = classes
@@ -90,6 +97,7 @@ class MaskPooling(SegmentClassifier):
         self.image_size = image_size
         self.train_size = train_size or image_size
         self.loss_weight = loss_weight
+        self.split_area = split_area
 
     def losses(self, features: Tensor, entries: Sequence[dict]) -> dict[str, Tensor]:
         loss = class_head_loss(self.head, features, entries, self.train_size)

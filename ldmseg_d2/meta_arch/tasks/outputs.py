@@ -7,7 +7,7 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from ...postprocessing import merge_classes, panoptic_to_semantic
+from ...postprocessing import merge_classes, panoptic_to_semantic, split_segments
 from .base import Task
 from .classes import Classes
 from .layout import Batch
@@ -19,6 +19,7 @@ def assemble_output(
     classes: Classes | None = None,
     class_probs: Tensor | None = None,
     fill_stuff_area: int = -1,
+    split_area: int = -1,
     given_ids: Sequence[int] = (),
 ) -> dict[str, Any]:
     """One picture's output dict.
@@ -29,6 +30,7 @@ def assemble_output(
         classes: of the model; None: segments have none.
         class_probs: (C + 1, H, W) that vote for the segments' classes.
         fill_stuff_area: see ``MODEL.LDMSEG.POSTPROCESS.FILL_STUFF_AREA``.
+        split_area: see ``MODEL.LDMSEG.POSTPROCESS.SPLIT_AREA``.
         given_ids: see :func:`merge_classes`.
 
     Returns:
@@ -40,8 +42,19 @@ def assemble_output(
     if "sem_seg" in decoded:
         output["sem_seg"] = decoded["sem_seg"][1:]
     if "panoptic_seg" in decoded and classes is not None and class_probs is not None:
+        panoptic, segments_info = decoded["panoptic_seg"]
+        if split_area > 0:
+            panoptic, segments_info = split_segments(
+                panoptic,
+                segments_info,
+                class_probs,
+                is_thing=classes.is_thing,
+                min_area=split_area,
+                given_ids=given_ids,
+            )
         panoptic, segments_info = merge_classes(
-            *decoded["panoptic_seg"],
+            panoptic,
+            segments_info,
             class_probs,
             is_thing=classes.is_thing,
             fill_void=fill_stuff_area >= 0,

@@ -1,0 +1,114 @@
+"""Segments that share an id are taken apart: by class, and by connected regions."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .panoptic_fusion import SegmentsInfo
+
+
+def split_segments(
+    panoptic: Tensor,
+    segments_info: SegmentsInfo,
+    class_probs: Tensor,
+    *,
+    is_thing: Sequence[bool],
+    min_area: int,
+    given_ids: Collection[int] = (),
+) -> tuple[Tensor, SegmentsInfo]:
+    """Take segments apart that got one id: an extension, the paper keeps what an id covers together.
+
+    Nothing in a generated map keeps two things from sharing an id, and small ones take that of
+    what is beside them. For every segment:
+
+    1. its class is the one with the largest sum of probabilities (:func:`merge_classes`);
+    2. 8-connected regions of its pixels whose most probable class is another one leave it;
+    3. if its class is a thing, all 8-connected regions of what remains but the largest (of equal
+       ones the one with the first pixel in raster order) leave it.
+
+    Only regions of at least ``min_area`` pixels leave; what is smaller stays, as do pixels whose
+    most probable class is void. A thing that others hide in parts is cut by step 3: where such
+    parts are common and large, splitting costs more than it brings.
+
+    Args:
+        panoptic: (H, W) int32 segment ids, 0 is void.
+        segments_info: for each segment a dict with ``id`` (> 0).
+        class_probs: (C + 1, H, W) probabilities: channel 0 is void, channel c + 1 is class c.
+        is_thing: C flags.
+        min_area: pixels, at least 1.
+        given_ids: segments that a user has told apart (inpainting): they stay whole.
+
+    Returns:
+        (H, W) int32 map; and, sorted by id, the segments. A region that left has a copy of its
+        segment's dict with the smallest id that was free. ``area``, where a dict has it, is that of
+        the result.
+
+    Raises:
+        ValueError: ``min_area`` is below 1, or the shapes do not fit.
+    """
+    if min_area < 1:
+        raise ValueError(f"min_area must be at least 1 pixel, got {min_area}")
+    if class_probs.shape != (len(is_thing) + 1, *panoptic.shape):
+        raise ValueError(
+            f"class_probs is {tuple(class_probs.shape)}, expected {len(is_thing)} classes and void "
+            f"at the map's size: {(len(is_thing) + 1, *panoptic.shape)}"
+        )
+    ids = panoptic.cpu().numpy()
+    result = ids.copy()
+    likeliest = class_probs.argmax(dim=0).cpu().numpy()
+    taken = {int(s["id"]) for s in segments_info} | set(given_ids)
+    segments: SegmentsInfo = []
+    for segment in sorted(segments_info, key=lambda s: s["id"]):
+        mask = ids == segment["id"]
+        segments.append(dict(segment))
+        if segment["id"] in given_ids or not mask.any():
+            continue
+        votes = class_probs[:, torch.from_numpy(mask).to(class_probs.device)].double().sum(dim=1)
+        class_ = int(votes.argmax())  # 0: void
+        thing = class_ > 0 and bool(is_thing[class_ - 1])
+        for region in _leaving_regions(mask, likeliest, class_, thing, min_area):
+            new_id = min(set(range(1, len(taken) + 2)) - taken)
+            taken.add(new_id)
+            result[region] = new_id
+            segments.append({**segment, "id": new_id})
+    areas = np.bincount(result.ravel(), minlength=max(taken, default=0) + 1)
+    for segment in segments:
+        if "area" in segment:
+            segment["area"] = int(areas[segment["id"]])
+    split = torch.from_numpy(result).to(panoptic)
+    return split, sorted(segments, key=lambda segment: segment["id"])
+
+
+def _leaving_regions(
+    mask: np.ndarray, likeliest: np.ndarray, class_: int, thing: bool, min_area: int
+) -> Iterator[np.ndarray]:
+    """(H, W) bool masks of the regions that leave a segment, see :func:`split_segments`.
+
+    Args:
+        mask: (H, W) bool, of the segment.
+        likeliest: (H, W) most probable class + 1 of each pixel, 0 is void.
+        class_: of the segment, in the same numbers.
+        thing: whether that is a thing.
+        min_area: pixels.
+    """
+    remaining = mask.copy()
+    inside = likeliest[mask]
+    for other in np.unique(inside[(inside > 0) & (inside != class_)]).tolist():
+        for region in _regions(mask & (likeliest == other), min_area):
+            remaining &= ~region
+            yield region
+    if thing:
+        yield from _regions(remaining, min_area)[1:]
+
+
+def _regions(mask: np.ndarray, min_area: int) -> list[np.ndarray]:
+    """8-connected regions of at least ``min_area`` pixels as masks, largest first."""
+    if np.count_nonzero(mask) < min_area:
+        return []
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    found, first, areas = np.unique(labels[mask], return_index=True, return_counts=True)
+    order = np.lexsort((first, -areas))
+    return [labels == found[i] for i in order if areas[i] >= min_area]
