@@ -1,6 +1,6 @@
 """Segments that share an id are taken apart: by class, and by connected regions."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -49,32 +49,81 @@ def split_segments(
     Raises:
         ValueError: ``min_area`` is below 1, or the shapes do not fit.
     """
-    if min_area < 1:
-        raise ValueError(f"min_area must be at least 1 pixel, got {min_area}")
+    _check_area(min_area)
     if class_probs.shape != (len(is_thing) + 1, *panoptic.shape):
         raise ValueError(
             f"class_probs is {tuple(class_probs.shape)}, expected {len(is_thing)} classes and void "
             f"at the map's size: {(len(is_thing) + 1, *panoptic.shape)}"
         )
+    likeliest = class_probs.argmax(dim=0).cpu().numpy()
+
+    def leaving(mask: np.ndarray, segment: dict) -> Iterable[np.ndarray]:
+        if segment["id"] in given_ids:
+            return ()
+        votes = class_probs[:, torch.from_numpy(mask).to(class_probs.device)].double().sum(dim=1)
+        class_ = int(votes.argmax())  # 0: void
+        thing = class_ > 0 and bool(is_thing[class_ - 1])
+        return _leaving_regions(mask, likeliest, class_, thing, min_area)
+
+    return _split(panoptic, segments_info, leaving, taken=given_ids)
+
+
+def split_things(
+    panoptic: Tensor, segments_info: SegmentsInfo, *, min_area: int
+) -> tuple[Tensor, SegmentsInfo]:
+    """Step 3 of :func:`split_segments` for a map that has classes: regions of a thing leave it.
+
+    Args:
+        panoptic: (H, W) int32 segment ids, 0 is void.
+        segments_info: for each segment a dict with ``id`` (> 0) and ``isthing``.
+        min_area: pixels, at least 1.
+
+    Returns:
+        As :func:`split_segments`.
+
+    Raises:
+        ValueError: ``min_area`` is below 1.
+    """
+    _check_area(min_area)
+
+    def leaving(mask: np.ndarray, segment: dict) -> Iterable[np.ndarray]:
+        return _regions(mask, min_area)[1:] if segment["isthing"] else ()
+
+    return _split(panoptic, segments_info, leaving)
+
+
+def _check_area(min_area: int) -> None:
+    if min_area < 1:
+        raise ValueError(f"min_area must be at least 1 pixel, got {min_area}")
+
+
+def _split(
+    panoptic: Tensor,
+    segments_info: SegmentsInfo,
+    leaving: Callable[[np.ndarray, dict], Iterable[np.ndarray]],
+    *,
+    taken: Collection[int] = (),
+) -> tuple[Tensor, SegmentsInfo]:
+    """Make segments of the regions that leave one.
+
+    Args:
+        panoptic, segments_info: as in :func:`split_segments`.
+        leaving: gives the regions that leave a segment, from its (H, W) bool mask and its dict.
+        taken: ids that no region may get, beside those of the segments.
+    """
     ids = panoptic.cpu().numpy()
     result = ids.copy()
-    likeliest = class_probs.argmax(dim=0).cpu().numpy()
-    taken = {int(s["id"]) for s in segments_info} | set(given_ids)
+    used = {int(s["id"]) for s in segments_info} | set(taken)
     segments: SegmentsInfo = []
     for segment in sorted(segments_info, key=lambda s: s["id"]):
         mask = ids == segment["id"]
         segments.append(dict(segment))
-        if segment["id"] in given_ids or not mask.any():
-            continue
-        votes = class_probs[:, torch.from_numpy(mask).to(class_probs.device)].double().sum(dim=1)
-        class_ = int(votes.argmax())  # 0: void
-        thing = class_ > 0 and bool(is_thing[class_ - 1])
-        for region in _leaving_regions(mask, likeliest, class_, thing, min_area):
-            new_id = min(set(range(1, len(taken) + 2)) - taken)
-            taken.add(new_id)
+        for region in leaving(mask, segment) if mask.any() else ():
+            new_id = min(set(range(1, len(used) + 2)) - used)
+            used.add(new_id)
             result[region] = new_id
             segments.append({**segment, "id": new_id})
-    areas = np.bincount(result.ravel(), minlength=max(taken, default=0) + 1)
+    areas = np.bincount(result.ravel(), minlength=max(used, default=0) + 1)
     for segment in segments:
         if "area" in segment:
             segment["area"] = int(areas[segment["id"]])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import merge_classes, split_segments
+from ldmseg_d2.postprocessing import merge_classes, split_segments, split_things
 
 VOID, CAR, PERSON, ROAD, SKY = range(5)
 IS_THING = (True, True, False, False)
@@ -209,3 +209,22 @@ def test_splitting_twice_changes_nothing_where_the_classes_are_sure():
     once, segments = split_segments(ids, segments_of(ids), sure, **options)
     twice, _ = split_segments(once, segments, sure, **options)
     assert torch.equal(once, twice)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), min_area=st.integers(1, 12))
+def test_splitting_things_is_splitting_by_sure_classes(seed, min_area):
+    ids, _, is_thing = random_map(seed)
+    classes = {2: 0, 3: 1, 9: 2}
+    info = [
+        {**s, "category_id": classes[s["id"]], "isthing": is_thing[classes[s["id"]]]}
+        for s in segments_of(ids)
+    ]
+    sure = torch.zeros(4, *ids.shape)
+    for segment in info:
+        sure[segment["category_id"] + 1][ids == segment["id"]] = 1
+    result, segments = split_things(ids, info, min_area=min_area)
+    expected = split_segments(ids, info, sure, is_thing=is_thing, min_area=min_area)
+    assert torch.equal(result, expected[0]) and segments == expected[1]
+    with pytest.raises(ValueError, match="min_area"):
+        split_things(ids, info, min_area=0)
