@@ -95,6 +95,10 @@ def _add_diffusion_config(cfg: CN) -> None:
     # POWER 1 is uniform, 2 draws the noisy half three times as often as the other.
     d.TIMESTEP_SAMPLING = "uniform"
     d.TIMESTEP_POWER = 2.0
+    # Share of the samples whose x_t is made of what the network itself predicts from pure noise
+    # instead of the truth, as in sampling: self-aligned denoising (DDP, arXiv 2303.17559).
+    # "matched" ids need that prediction anyway; with others it costs a forward pass. 0: the paper.
+    d.SELF_ALIGNED_PROB = 0.0
     # No diffusion at all: the same network learns to give x0 from zeros instead of noise, at
     # t = T - 1, and gives its result in one step. Needs PREDICTION_TYPE "sample", no
     # SELF_CONDITIONING, and SAMPLER.NUM_INFERENCE_STEPS 1 with "trailing" spacing; the keys of

@@ -10,6 +10,7 @@ from .schedule import (
     output_of_x0,
     predicted_x0,
     prediction_target,
+    self_aligned_noise,
     timestep_loss_weights,
 )
 from .training import DiffusionLoss, diffusion_loss
@@ -27,5 +28,6 @@ __all__ = [
     "predicted_x0",
     "prediction_target",
     "sample_latents",
+    "self_aligned_noise",
     "timestep_loss_weights",
 ]

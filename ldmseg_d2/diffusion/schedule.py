@@ -169,6 +169,29 @@ def add_noise(scheduler: SchedulerMixin, x0: Tensor, noise: Tensor, t: Tensor) -
     return a * x0 + s * noise
 
 
+def self_aligned_noise(
+    scheduler: SchedulerMixin, x0: Tensor, prediction: Tensor, noise: Tensor, t: Tensor
+) -> Tensor:
+    """The noise with which :func:`add_noise` of x0 gives that of the network's own prediction.
+
+    In sampling x_t is made of what the network predicted, in training of the truth, which the
+    network learns to read there and to trust. Self-aligned denoising (DDP, arXiv 2303.17559) trains
+    on x_t of predictions as well; the target stays the truth, so that their errors are unlearnt. As
+    noise, prediction - x0 goes with every prediction type: x_t = a x0 + s (noise + a / s (p - x0)).
+
+    Args:
+        x0: (B, C, h, w) the truth.
+        prediction: (B, C, h, w) p, the network's x0.
+        noise: (B, C, h, w) standard normal.
+        t: (B,) int64 timesteps.
+
+    Returns:
+        (B, C, h, w).
+    """
+    a, s = _signal_and_noise(scheduler, x0, t)
+    return noise + a / s * (prediction - x0)
+
+
 def high_noise_timesteps(u: Tensor, num_timesteps: int, power: float) -> Tensor:
     """Timesteps that are drawn the more often the noisier they are.
 

@@ -1,5 +1,7 @@
 """Stage 2: LDMSeg, the diffusion model that generates a photo's segmentation."""
 
+import functools
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -29,7 +31,7 @@ from .latent_cache import LatentCache, build_latent_cache
 from .noise import NoiseOptions, build_noise_options, build_timestep_weights
 from .tasks import Task, TaskLayout, build_tasks
 from .tasks.classifier import CellSupervision, SegmentClassifier
-from .tasks.known_cells import KnownCells, known_cells
+from .tasks.known_cells import known_cells
 from .tasks.training import encode_targets, losses_by_task
 
 
@@ -234,6 +236,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         batch = self.layout.for_training(self.tasks, batched_inputs, randomness)
         told = torch.tensor(batch.tasks, device=self.device)
 
+        predict = functools.cache(lambda: self.predict_from_noise(noise, condition, told))
+
         # 2. Clean latents of these tasks.
         targets = encode_targets(
             self.tasks,
@@ -241,34 +245,35 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             batched_inputs,
             noise=noise,
             randomness=randomness,
-            predict=lambda: self.predict_from_noise(noise, condition, told),
+            predict=predict,
         )
 
         # 3. For inpainting, cells of some samples that are given.
-        known = KnownCells(None, None)
-        if self.train_inpainting_prob > 0:
-            known = known_cells(
-                self.tasks,
-                batch,
-                targets,
-                prob=self.train_inpainting_prob,
-                randomness=randomness,
-                with_draft=self.denoiser.draft_channels > 0,
-                segments_share=self.given_segments_share,
-            )
+        known = known_cells(
+            self.tasks,
+            batch,
+            targets,
+            prob=self.train_inpainting_prob,
+            randomness=randomness,
+            with_draft=self.denoiser.draft_channels > 0,
+            segments_share=self.given_segments_share,
+        )
 
         # 4. One denoising step at a random timestep.
         t = options.timesteps(len(self.timestep_weights), randomness)
         chosen = None
         if self.denoiser.self_conditioning:
             chosen = randomness.rand() < self.self_conditioning_prob
+        aligned = options.self_aligned(
+            noise, targets.x0, t, predict=predict, scheduler=self.scheduler, randomness=randomness
+        )
         result = diffusion_loss(
             lambda x_t, t, previous: self.denoiser(
                 x_t, t, condition, previous, told, known.cells, known.draft
             ),
             targets.x0,
             t,
-            noise,
+            aligned,
             scheduler=self.scheduler,
             weights=self.timestep_weights,
             valid=targets.valid,

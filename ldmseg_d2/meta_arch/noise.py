@@ -1,5 +1,6 @@
 """What training draws: how noisy the latents are, or no noise at all (regression)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from diffusers import SchedulerMixin
 from torch import Tensor
 
 from ..config import TIMESTEP_SAMPLINGS
-from ..diffusion import high_noise_timesteps, timestep_loss_weights
+from ..diffusion import high_noise_timesteps, self_aligned_noise, timestep_loss_weights
 from .batching import SampleRandomness
 
 
@@ -18,6 +19,7 @@ class NoiseOptions(NamedTuple):
     timestep_sampling: str = "uniform"
     timestep_power: float = 2.0
     regression: bool = False
+    self_aligned_prob: float = 0.0
 
     def timesteps(self, num_timesteps: int, randomness: SampleRandomness) -> Tensor:
         """(B,) int64 in 0..num_timesteps - 1."""
@@ -32,12 +34,41 @@ class NoiseOptions(NamedTuple):
         """What sampling starts from: the noise, or zeros."""
         return torch.zeros_like(noise) if self.regression else noise
 
+    def self_aligned(
+        self,
+        noise: Tensor,
+        x0: Tensor,
+        t: Tensor,
+        *,
+        predict: Callable[[], Tensor],
+        scheduler: SchedulerMixin,
+        randomness: SampleRandomness,
+    ) -> Tensor:
+        """Noise of which some samples see their own prediction, see :func:`self_aligned_noise`.
+
+        Args:
+            noise: (B, C', h, w) of the step; a sample that is chosen gets new noise, as sampling
+                adds it after its first step.
+            x0: (B, C', h, w) the truth.
+            t: (B,) int64 timesteps.
+            predict: gives the network's x0 at t = T - 1.
+            scheduler: of the forward process.
+            randomness: of the samples.
+        """
+        if not self.self_aligned_prob:
+            return noise
+        chosen = randomness.rand() < self.self_aligned_prob
+        fresh = randomness.randn(*noise.shape[1:])
+        aligned = self_aligned_noise(scheduler, x0, predict().to(x0.dtype), fresh, t)
+        return torch.where(chosen.view(-1, 1, 1, 1), aligned, noise)
+
 
 def build_noise_options(cfg: CfgNode) -> NoiseOptions:
     """By ``MODEL.LDMSEG.DIFFUSION``.
 
     Raises:
-        ValueError: an unknown name, a power of 0 or less, or keys that a regression excludes.
+        ValueError: an unknown name, a power of 0 or less, a share outside 0 to 1, or keys that a
+            regression excludes.
     """
     diffusion, sampler = cfg.MODEL.LDMSEG.DIFFUSION, cfg.MODEL.LDMSEG.SAMPLER
     if diffusion.TIMESTEP_SAMPLING not in TIMESTEP_SAMPLINGS:
@@ -49,9 +80,15 @@ def build_noise_options(cfg: CfgNode) -> NoiseOptions:
         raise ValueError(
             f"MODEL.LDMSEG.DIFFUSION.TIMESTEP_POWER must be above 0, got {diffusion.TIMESTEP_POWER}"
         )
+    if not 0 <= diffusion.SELF_ALIGNED_PROB <= 1:
+        raise ValueError(
+            "MODEL.LDMSEG.DIFFUSION.SELF_ALIGNED_PROB is a share of the samples, from 0 to 1, got "
+            f"{diffusion.SELF_ALIGNED_PROB}"
+        )
     needed = (
         ("DIFFUSION.PREDICTION_TYPE", diffusion.PREDICTION_TYPE, "sample"),
         ("DIFFUSION.SELF_CONDITIONING", diffusion.SELF_CONDITIONING, False),
+        ("DIFFUSION.SELF_ALIGNED_PROB", diffusion.SELF_ALIGNED_PROB, 0.0),
         ("SAMPLER.NUM_INFERENCE_STEPS", sampler.NUM_INFERENCE_STEPS, 1),
         ("SAMPLER.TIMESTEP_SPACING", sampler.TIMESTEP_SPACING, "trailing"),
     )
@@ -62,7 +99,10 @@ def build_noise_options(cfg: CfgNode) -> NoiseOptions:
                 f"needs MODEL.LDMSEG.{key} {wanted!r}, not {value!r}"
             )
     return NoiseOptions(
-        diffusion.TIMESTEP_SAMPLING, float(diffusion.TIMESTEP_POWER), diffusion.REGRESSION
+        diffusion.TIMESTEP_SAMPLING,
+        float(diffusion.TIMESTEP_POWER),
+        diffusion.REGRESSION,
+        float(diffusion.SELF_ALIGNED_PROB),
     )
 
 

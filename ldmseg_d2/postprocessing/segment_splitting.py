@@ -19,7 +19,7 @@ def split_segments(
     min_area: int,
     given_ids: Collection[int] = (),
 ) -> tuple[Tensor, SegmentsInfo]:
-    """Take segments apart that got one id: an extension, the paper keeps what an id covers together.
+    """Take segments apart that got one id. The paper keeps what an id covers together.
 
     Nothing in a generated map keeps two things from sharing an id, and small ones take that of
     what is beside them. For every segment:

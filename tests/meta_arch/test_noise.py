@@ -134,3 +134,67 @@ def test_a_standardised_autoencoder_loads_without_its_statistics(tmp_path):
     raw = standardised.autoencoder.encode(ids).mean
     latents = fixed.autoencoder.normalize(fixed.autoencoder.encode(ids).mean)
     torch.testing.assert_close(latents, 0.18215 * raw)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
+def test_self_aligned_samples_see_their_own_prediction_and_learn_the_truth(prediction_type):
+    """The loss of a step with share 1 is that of x_t made of the model's prediction at T - 1."""
+    opts = ("MODEL.LDMSEG.ID_ASSIGNMENT", "ordered", f"{DIFFUSION}.MASKED_LOSS", False)
+    opts += (f"{DIFFUSION}.PREDICTION_TYPE", prediction_type)
+    model = build(*opts, f"{DIFFUSION}.SELF_ALIGNED_PROB", 1.0).train()
+    batch = [{**entry, "sample_seed": 3 + i} for i, entry in enumerate(tiny_batch())]
+    seen = []
+    hook = model.denoiser.register_forward_pre_hook(
+        lambda module, args: seen.append((args[0].clone(), args[1]))
+    )
+    loss = model(batch)["loss_diffusion"]
+    hook.remove()
+    (pure, last), (x_t, t) = seen
+    assert set(last.tolist()) == {999}
+
+    alphas = model.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+    a, s = alphas.sqrt(), (1 - alphas).sqrt()
+    images = torch.stack([(entry["image"] - 127.5) / 127.5 for entry in batch])
+    condition = model.encode_images(images)
+    told = torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        prediction = model.predict_from_noise(pure, condition, told)
+    # What is left of x_t is standard normal noise of its own, not that of the prediction.
+    fresh = (x_t - a * prediction) / s
+    assert abs(float(fresh.mean())) < 0.1 and 0.9 < float(fresh.std()) < 1.1
+    assert not torch.allclose(fresh, pure, atol=0.5)
+
+    ids = torch.stack([entry["segment_ids"] for entry in batch])
+    ids = model.tasks[0].assign_ids(ids, SampleRandomness(batch, model.device), predict=None)
+    x0 = model.autoencoder.normalize(model.autoencoder.encode(ids).mean)
+    epsilon = (x_t - a * x0) / s
+    target = {"epsilon": epsilon, "sample": x0, "v_prediction": a * epsilon - s * x0}
+    output = model.denoiser(x_t, t, condition, task=told)
+    error = ((output - target[prediction_type]) ** 2).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(loss, (error * model.timestep_weights[t]).mean())
+
+
+def test_share_of_self_aligned_samples():
+    scheduler = build("MODEL.LDMSEG.ID_ASSIGNMENT", "ordered").scheduler
+    count = 2000
+    entries = [{"sample_seed": seed} for seed in range(count)]
+    x0, noise = torch.zeros(count, 1, 1, 1), torch.full((count, 1, 1, 1), 7.0)
+    t = torch.full((count,), 500)
+
+    def align(share, **kwargs):
+        options = NoiseOptions(self_aligned_prob=share)
+        return options.self_aligned(
+            noise, x0, t, scheduler=scheduler,
+            randomness=SampleRandomness(entries, torch.device("cpu")), **kwargs,
+        )  # fmt: skip
+
+    # 0 draws nothing and asks for no prediction: the paper's training is what it was.
+    assert align(0.0, predict=None) is noise
+    changed = (align(0.25, predict=lambda: x0 + 1) != noise).sum()
+    assert abs(int(changed) - 500) < 100  # 5 standard deviations
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_outside_0_to_1_is_named(share):
+    with pytest.raises(ValueError, match="SELF_ALIGNED_PROB is a share of the samples"):
+        build(f"{DIFFUSION}.SELF_ALIGNED_PROB", share)

@@ -46,6 +46,8 @@ def known_cells(
         with_draft: also make drafts; what is given then need not fill whole cells.
         segments_share: see :func:`draw_known_pixels`.
     """
+    if prob <= 0:
+        return KnownCells(None, None)
     x0 = targets.x0
     draft = None
     cells = torch.zeros_like(x0[:, :1], dtype=torch.bool)

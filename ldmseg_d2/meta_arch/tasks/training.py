@@ -40,15 +40,8 @@ def encode_targets(
         entries: the input dict of each row.
         noise: (R, C', h, w); the targets get its shape.
         randomness: of the rows.
-        predict: gives (R, C', h, w), the network's x0 from that noise; called once, if at all.
+        predict: gives (R, C', h, w), the network's x0 from that noise; called for every task.
     """
-    predictions: list[Tensor] = []
-
-    def predict_once() -> Tensor:
-        if not predictions:
-            predictions.append(predict())
-        return predictions[0]
-
     x0 = torch.zeros_like(noise)
     valid = torch.zeros_like(noise, dtype=torch.bool)
     weights: Tensor | None = None
@@ -57,7 +50,7 @@ def encode_targets(
         target = tasks[block.task].encode(
             [entries[row] for row in block.rows],
             randomness.of_samples(block.rows),
-            lambda block=block: block.of(predict_once()),
+            lambda block=block: block.of(predict()),
         )
         x0[block.rows, block.channels] = target.latents.to(noise.dtype)
         cells = torch.ones_like(target.latents, dtype=torch.bool)
