@@ -15,6 +15,7 @@ FACTORS = {
     "balance": "weight on small segments",
     "scaling": "latent scaling",
     "self_conditioning": "self-conditioning",
+    "self_aligned": "own predictions in x_t",
     "decoded_loss": "cross-entropy on decoded logits",
     "cell_loss": "classes of the condition's cells",
     "latent_noise": "latent noise of the autoencoder",
@@ -30,7 +31,7 @@ OPTIONS = f"{LDMSEG}.IMAGE_ENCODER.OPTIONS"
 CELL_LOSS = f"{LDMSEG}.IMAGE_ENCODER.CELL_LOSS_WEIGHT"
 REGRESSION_OPTS = (
     *(f"{DIFFUSION}.REGRESSION", True, f"{DIFFUSION}.PREDICTION_TYPE", "sample"),
-    *(f"{DIFFUSION}.SELF_CONDITIONING", False),
+    *(f"{DIFFUSION}.SELF_CONDITIONING", False, f"{DIFFUSION}.SELF_ALIGNED_PROB", 0.0),
     *(f"{LDMSEG}.SAMPLER.NUM_INFERENCE_STEPS", 1, f"{LDMSEG}.SAMPLER.TIMESTEP_SPACING", "trailing"),
 )
 
@@ -134,6 +135,12 @@ def _self_conditioning(ldmseg: CfgNode) -> Iterator[Row]:
         yield Row("self_conditioning", title, (f"{DIFFUSION}.SELF_CONDITIONING", on))
 
 
+def _self_aligned(ldmseg: CfgNode) -> Iterator[Row]:
+    for share in (0.0, 0.5, 1.0):
+        title = f"{100 * share:g} % of the samples" if share else "none (the paper)"
+        yield Row("self_aligned", title, (f"{DIFFUSION}.SELF_ALIGNED_PROB", share))
+
+
 def _decoded_loss(ldmseg: CfgNode) -> Iterator[Row]:
     for weight, balance in ((0.0, 0.0), (0.1, 0.0), (0.1, 0.5), (1.0, 0.0)):
         opts = (f"{DIFFUSION}.DECODED_LOSS_WEIGHT", weight)
@@ -195,6 +202,7 @@ def _recipe(ldmseg: CfgNode) -> Iterator[Row]:
     opts = (f"{LDMSEG}.ID_ASSIGNMENT", "random", f"{DIFFUSION}.PREDICTION_TYPE", "epsilon")
     opts += (f"{DIFFUSION}.LOSS_WEIGHTING", "min_snr", f"{DIFFUSION}.MASKED_LOSS", True)
     opts += (f"{DIFFUSION}.TIMESTEP_SAMPLING", "uniform")
+    opts += (f"{DIFFUSION}.SELF_ALIGNED_PROB", 0.0)
     opts += (f"{DIFFUSION}.SELF_CONDITIONING", True, f"{LDMSEG}.SAMPLER.NAME", "DDIM")
     opts += (f"{AUTOENCODER}.NORMALIZATION", "fixed", f"{AUTOENCODER}.SCALING_FACTOR", 0.18215)
     opts += (f"{DIFFUSION}.SEGMENT_BALANCE", 0.0, f"{DIFFUSION}.DECODED_LOSS_WEIGHT", 0.0)
@@ -215,6 +223,7 @@ _ROWS = {
     "balance": _balance,
     "scaling": _scaling,
     "self_conditioning": _self_conditioning,
+    "self_aligned": _self_aligned,
     "decoded_loss": _decoded_loss,
     "cell_loss": _cell_loss,
     "latent_noise": _latent_noise,

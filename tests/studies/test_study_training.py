@@ -36,7 +36,7 @@ def test_rows_with_the_same_settings_are_one_run():
     assert same == {
         "baseline_the_config", "ids_matched", "prediction_sample", "noise_t_drawn_as_t_3_weight_1",
         "scaling_unit_variance", "self_conditioning_off", "decoded_loss_weight_0",
-        "balance_every_cell_the_same_the_paper",
+        "balance_every_cell_the_same_the_paper", "self_aligned_none_the_paper",
     }  # fmt: skip
     # Both have the autoencoder that is trained here with the config's own settings.
     here = [row for row in first if row.is_reference]
