@@ -148,6 +148,30 @@ def test_no_semantic_map_no_classes():
     assert set(only) == {"sem_seg"} and only["sem_seg"].shape == (4, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["semantic_task", "mask_pooling"])
+def test_split_area_reaches_the_outputs_of_either_classifier(name):
+    """Two regions of a thing that share an id, under classes that are sure of it."""
+    key = "MODEL.LDMSEG.POSTPROCESS.SPLIT_AREA"
+    panoptic = torch.zeros(8, 16, dtype=torch.int32)
+    panoptic[2:6, 1:5] = panoptic[2:6, 9:13] = 2
+    decoded = {"panoptic_seg": (panoptic, [{"id": 2, "score": 1.0}])}
+    classes = dataset_classes(config())
+    probs = torch.zeros(classes.num_classes + 1, 8, 16)
+    probs[classes.is_thing.index(True) + 1] = 1
+
+    def segments(*opts, **entry):
+        classifier = build_classifier(config("MODEL.LDMSEG.CLASSIFIER", name, *opts))
+        classifier.class_probs = lambda *args: probs
+        output = classifier(decoded, entry, torch.zeros(1, 4, 4))
+        assert len(output["instances"]) == len(output["panoptic_seg"][1])
+        return [(s["id"], s["area"]) for s in output["panoptic_seg"][1]]
+
+    assert segments() == [(2, 32)]
+    assert segments(key, 16) == [(1, 16), (2, 16)]
+    assert segments(key, 17) == [(2, 32)]
+    assert segments(key, 16, given_ids=[2]) == [(2, 32)]
+
+
 @pytest.mark.parametrize(
     "name, kind",
     [("none", SegmentClassifier), ("semantic_task", SemanticVote), ("mask_pooling", MaskPooling)],

@@ -92,6 +92,24 @@ def test_outputs_are_those_of_transformers():
 
 
 @torch.no_grad()
+def test_split_area_takes_the_regions_of_a_query_apart():
+    post, areas = "MODEL.MASK2FORMER.POSTPROCESS", {}
+    for split in (-1, 20):
+        model = tiny_model(
+            f"{post}.SPLIT_AREA", split, f"{post}.MIN_AREA", 0, f"{post}.MASK_THRESHOLD", 0.5
+        ).eval()
+        thing = model.classes.is_thing.index(True)
+        class_logits = torch.full((1, model.classes.num_classes + 1), -9.0)
+        class_logits[0, thing] = 9.0
+        masks = torch.full((1, 16, 16), -9.0)
+        masks[0, 2:7, 2:7] = masks[0, 2:7, 10:15] = 9.0
+        entry = {"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}
+        output = model._output(entry, class_logits, masks, (16, 16))
+        areas[split] = [s["area"] for s in output["panoptic_seg"][1]]
+        assert len(output["instances"]) == len(areas[split])
+    assert areas == {-1: [50], 20: [25, 25]}
+
+
 def test_batch_equals_single_also_with_mixed_sizes():
     model, batch = tiny_model().eval(), tiny_multitask_batch(3)
     batch[1]["image"] = batch[1]["image"][:, :40, :30]
