@@ -29,6 +29,8 @@ def split_segments(
     3. if its class is a thing, all 8-connected regions of what remains but the largest (of equal
        ones the one with the first pixel in raster order) leave it.
 
+    Where all of it would leave, the largest region stays.
+
     Only regions of at least ``min_area`` pixels leave; what is smaller stays, as do pixels whose
     most probable class is void. A thing that others hide in parts is cut by step 3: where such
     parts are common and large, splitting costs more than it brings.
@@ -118,7 +120,11 @@ def _split(
     for segment in sorted(segments_info, key=lambda s: s["id"]):
         mask = ids == segment["id"]
         segments.append(dict(segment))
-        for region in leaving(mask, segment) if mask.any() else ():
+        regions = list(leaving(mask, segment)) if mask.any() else []
+        if sum(map(np.count_nonzero, regions)) == np.count_nonzero(mask):
+            # Its class is no pixel's most probable one: the largest region keeps the id.
+            regions = sorted(regions, key=np.count_nonzero, reverse=True)[1:]
+        for region in regions:
             new_id = min(set(range(1, len(used) + 2)) - used)
             used.add(new_id)
             result[region] = new_id

@@ -94,6 +94,18 @@ def test_given_segments_stay_whole_and_their_ids_are_not_taken():
     assert [s["id"] for s in segments] == [2, 4]
 
 
+def test_a_segment_never_loses_all_its_pixels():
+    """Half car, half person, each with a strong second: the road has the largest sum."""
+    ids = torch.full((4, 6), 8, dtype=torch.int32)
+    probs = torch.zeros(5, 4, 6)
+    probs[ROAD] = 0.45
+    probs[CAR, :, :2] = probs[PERSON, :, 2:] = 0.55
+    info = [{"id": 8, "area": 24}]
+    result, segments = split_segments(ids, info, probs, is_thing=IS_THING, min_area=4)
+    assert segments == [{"id": 1, "area": 8}, {"id": 8, "area": 16}]
+    assert (result[:, :2] == 1).all() and (result[:, 2:] == 8).all()
+
+
 def test_segments_without_a_pixel_and_empty_maps():
     ids = torch.zeros(4, 4, dtype=torch.int32)
     probs = certain(torch.zeros(4, 4))
