@@ -74,14 +74,10 @@ def merge_classes(
     Raises:
         ValueError: if shapes do not fit, or ids of the map and of ``segments_info`` differ.
     """
-    if class_probs.shape != (len(is_thing) + 1, *panoptic.shape):
-        raise ValueError(
-            f"class_probs is {tuple(class_probs.shape)}, expected {len(is_thing)} classes and void "
-            f"at the map's size: {(len(is_thing) + 1, *panoptic.shape)}"
-        )
-    ids, index = _index_segments(panoptic, segments_info)
+    check_class_probs(class_probs, len(is_thing), panoptic)
+    ids, index = index_segments(panoptic, segments_info)
     areas = torch.bincount(index, minlength=len(ids))
-    votes = _sum_by_segment(class_probs.flatten(1), index, len(ids))  # [C + 1, S + 1]
+    votes = sum_by_segment(class_probs.flatten(1), index, len(ids))  # [C + 1, S + 1]
     votes[0, [position for position, id_ in enumerate(ids) if id_ in given_ids]] = -1
     most, winners = votes.max(dim=0)
     shares = (most / areas.clamp(min=1)).tolist()
@@ -141,7 +137,7 @@ def panoptic_to_semantic(panoptic: Tensor, segments_info: SegmentsInfo, num_clas
                 f"segment {segment['id']} has category_id {segment['category_id']}, expected a "
                 f"contiguous class in 0..{num_classes - 1}"
             )
-    ids, index = _index_segments(panoptic, segments_info)
+    ids, index = index_segments(panoptic, segments_info)
     by_id = {s["id"]: s for s in segments_info}
     void = {"category_id": 0, "score": 0.0}
     chosen = [by_id.get(id_, void) for id_ in ids]
@@ -152,7 +148,22 @@ def panoptic_to_semantic(panoptic: Tensor, segments_info: SegmentsInfo, num_clas
     return result.view(num_classes, *panoptic.shape)
 
 
-def _index_segments(panoptic: Tensor, segments_info: SegmentsInfo) -> tuple[list[int], Tensor]:
+def check_class_probs(class_probs: Tensor, num_classes: int, panoptic: Tensor) -> None:
+    """Raise ValueError unless the probabilities are (C + 1, H, W) for a map (H, W)."""
+    expected = (num_classes + 1, *panoptic.shape)
+    if class_probs.shape != expected:
+        raise ValueError(
+            f"class_probs is {tuple(class_probs.shape)}, expected {num_classes} classes and void "
+            f"at the map's size: {expected}"
+        )
+
+
+def smallest_free_id(taken: Collection[int]) -> int:
+    """The smallest id from 1 on that is not taken."""
+    return min(set(range(1, len(taken) + 2)).difference(taken))
+
+
+def index_segments(panoptic: Tensor, segments_info: SegmentsInfo) -> tuple[list[int], Tensor]:
     """Sorted ids with void's 0 in front, and each pixel's (H * W,) position among them."""
     ids = sorted({0, *(int(s["id"]) for s in segments_info)})
     if ids[0] < 0 or len(ids) != len(segments_info) + 1:
@@ -172,7 +183,7 @@ def _index_segments(panoptic: Tensor, segments_info: SegmentsInfo) -> tuple[list
     return ids, index
 
 
-def _sum_by_segment(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
+def sum_by_segment(values: Tensor, index: Tensor, num_segments: int) -> Tensor:
     """(C, N) values summed over the pixels of each segment: (C, num_segments) float64.
 
     Float64: a float32 sum over 10^6 pixels may call a near tie differently for another order.
@@ -214,7 +225,7 @@ def _fill_void(
     probability, winner = class_probs.max(dim=0)  # [H, W]
     winner = winner.masked_fill(panoptic != 0, 0)
     areas = torch.bincount(winner.reshape(-1), minlength=len(class_probs)).tolist()
-    mass = _sum_by_segment(probability.reshape(1, -1), winner.reshape(-1), len(class_probs))[
+    mass = sum_by_segment(probability.reshape(1, -1), winner.reshape(-1), len(class_probs))[
         0
     ].tolist()
     for class_, thing in enumerate(is_thing):
@@ -223,7 +234,7 @@ def _fill_void(
         area = new_area + (old["area"] if old else 0)
         if thing or new_area == 0 or area < min_area:
             continue
-        id_ = old["id"] if old else min(set(range(1, len(taken) + 2)) - taken)
+        id_ = old["id"] if old else smallest_free_id(taken)
         taken.add(id_)
         score = (mass[class_ + 1] + (old["score"] * old["area"] if old else 0.0)) / area
         stuff_segments[class_] = _segment(id_, class_, is_thing, score, area)

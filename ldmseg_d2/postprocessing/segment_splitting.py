@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..structures import connected_regions
+from .class_fusion import check_class_probs, index_segments, smallest_free_id, sum_by_segment
 from .panoptic_fusion import SegmentsInfo
 
 
@@ -49,21 +50,20 @@ def split_segments(
         the result.
 
     Raises:
-        ValueError: ``min_area`` is below 1, or the shapes do not fit.
+        ValueError: ``min_area`` is below 1, the shapes do not fit, or ids of the map and of
+            ``segments_info`` differ.
     """
     _check_area(min_area)
-    if class_probs.shape != (len(is_thing) + 1, *panoptic.shape):
-        raise ValueError(
-            f"class_probs is {tuple(class_probs.shape)}, expected {len(is_thing)} classes and void "
-            f"at the map's size: {(len(is_thing) + 1, *panoptic.shape)}"
-        )
+    check_class_probs(class_probs, len(is_thing), panoptic)
+    ids, index = index_segments(panoptic, segments_info)
+    votes = sum_by_segment(class_probs.flatten(1), index, len(ids))  # [C + 1, S + 1]
+    classes = dict(zip(ids, votes.argmax(dim=0).tolist(), strict=True))  # 0: void
     likeliest = class_probs.argmax(dim=0).cpu().numpy()
 
     def leaving(mask: np.ndarray, segment: dict) -> Iterable[np.ndarray]:
         if segment["id"] in given_ids:
             return ()
-        votes = class_probs[:, torch.from_numpy(mask).to(class_probs.device)].double().sum(dim=1)
-        class_ = int(votes.argmax())  # 0: void
+        class_ = classes[segment["id"]]
         thing = class_ > 0 and bool(is_thing[class_ - 1])
         return _leaving_regions(mask, likeliest, class_, thing, min_area)
 
@@ -125,7 +125,7 @@ def _split(
             # Its class is no pixel's most probable one: the largest region keeps the id.
             regions = sorted(regions, key=np.count_nonzero, reverse=True)[1:]
         for region in regions:
-            new_id = min(set(range(1, len(used) + 2)) - used)
+            new_id = smallest_free_id(used)
             used.add(new_id)
             result[region] = new_id
             segments.append({**segment, "id": new_id})
@@ -160,10 +160,6 @@ def _leaving_regions(
 
 
 def _regions(mask: np.ndarray, min_area: int) -> list[np.ndarray]:
-    """8-connected regions of at least ``min_area`` pixels as masks, largest first."""
-    if np.count_nonzero(mask) < min_area:
-        return []
-    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-    found, first, areas = np.unique(labels[mask], return_index=True, return_counts=True)
-    order = np.lexsort((first, -areas))
-    return [labels == found[i] for i in order if areas[i] >= min_area]
+    """8-connected regions as masks, the largest first, of equal ones that with the first pixel."""
+    regions = connected_regions(mask, min_area)
+    return sorted(regions, key=lambda region: (-np.count_nonzero(region), region.argmax()))

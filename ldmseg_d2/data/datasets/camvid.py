@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from ...structures import connected_regions
 from ..panoptic_annotations import read_gray_png, read_photo, split_bytes
 from .register_panoptic import register_panoptic_dataset
 
@@ -114,11 +114,8 @@ def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[
         if not category["isthing"]:
             add(mask, category)
             continue
-        count, components = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        areas = np.bincount(components.reshape(-1), minlength=count)
-        for component in range(1, count):
-            if areas[component] >= min_area:
-                add(components == component, category)
+        for region in connected_regions(mask, min_area):
+            add(region, category)
     return ids, segments
 
 
