@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.hf_mask2former import build_mask2former, load_mask2former, loss_arguments
-from ..postprocessing import queries_to_panoptic, queries_to_semantic, split_things
+from ..postprocessing import queries_to_panoptic, queries_to_semantic
 from .build import pixel_statistics
 from .tasks.classes import Classes, dataset_classes
 from .tasks.outputs import with_instances
@@ -36,7 +36,6 @@ class HFMask2Former(nn.Module):
         pixel_std: list[float],
         size_divisibility: int = 32,
         postprocess: dict | None = None,
-        split_area: int = -1,
     ) -> None:
         """
         Args:
@@ -45,14 +44,12 @@ class HFMask2Former(nn.Module):
             pixel_mean, pixel_std: of the photo's R, G, B.
             size_divisibility: photos are padded to a multiple of it, pixels.
             postprocess: keyword arguments of :func:`queries_to_panoptic`.
-            split_area: of :func:`split_things`; -1: a query is one segment.
         """
         super().__init__()
         self.network = network
         self.classes = classes
         self.size_divisibility = size_divisibility
         self.postprocess = postprocess or {}
-        self.split_area = split_area
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
@@ -61,7 +58,6 @@ class HFMask2Former(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         m = cfg.MODEL.MASK2FORMER
         classes = dataset_classes(cfg)
-        postprocess = {key.lower(): value for key, value in m.POSTPROCESS.items()}
         losses = loss_arguments(**{key.lower(): value for key, value in m.LOSS.items()})
         if m.PRETRAINED:
             network = load_mask2former(m.PRETRAINED, num_classes=classes.num_classes, losses=losses)
@@ -89,8 +85,7 @@ class HFMask2Former(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": m.SIZE_DIVISIBILITY,
-            "postprocess": postprocess,
-            "split_area": postprocess.pop("split_area"),
+            "postprocess": {key.lower(): value for key, value in m.POSTPROCESS.items()},
         }
 
     @property
@@ -191,8 +186,6 @@ class HFMask2Former(nn.Module):
         panoptic_seg = queries_to_panoptic(
             class_logits, masks, is_thing=self.classes.is_thing, **self.postprocess
         )
-        if self.split_area > 0:
-            panoptic_seg = split_things(*panoptic_seg, min_area=self.split_area)
         output = with_instances(panoptic_seg)
         output["sem_seg"] = queries_to_semantic(class_logits, masks)
         return output

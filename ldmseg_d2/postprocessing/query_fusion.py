@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .panoptic_fusion import SegmentsInfo
+from .segment_splitting import split_things
 
 
 def queries_to_panoptic(
@@ -17,6 +18,7 @@ def queries_to_panoptic(
     overlap_threshold: float = 0.8,
     mask_threshold: float = 0.5,
     min_area: int = 0,
+    split_area: int = -1,
 ) -> tuple[Tensor, SegmentsInfo]:
     """Merge the queries of one picture (MaskFormer, arXiv 2107.06278, section 3.4).
 
@@ -27,6 +29,7 @@ def queries_to_panoptic(
     3. A query stays a segment if more than ``overlap_threshold`` of its own mask (m >= 0.5) is left
        to it.
     4. Segments of one stuff class are one.
+    5. Where ``split_area`` is above 0, things are taken apart (:func:`split_things`; ours).
 
     Args:
         class_logits: (Q, C + 1), "no object" last.
@@ -35,6 +38,7 @@ def queries_to_panoptic(
         object_mask_threshold, overlap_threshold: in [0, 1].
         mask_threshold: pixels whose query has m below it become void, and do not count in step 3.
         min_area: segments with fewer pixels become void.
+        split_area: pixels that a region of a thing needs to become a segment.
 
     Returns:
         (H, W) int32 map of ids from 1 on, 0 is void; and for each segment ``id``, ``category_id``,
@@ -65,7 +69,8 @@ def queries_to_panoptic(
         next_id += 1
         segments[id_] = {"id": id_, "category_id": label, "isthing": bool(is_thing[label])}
         segments[id_]["score"] = score
-    return _with_areas(panoptic, list(segments.values()), min_area)
+    panoptic, kept = _with_areas(panoptic, list(segments.values()), min_area)
+    return split_things(panoptic, kept, min_area=split_area) if split_area > 0 else (panoptic, kept)
 
 
 def _with_areas(
