@@ -1,7 +1,5 @@
 """Stage 2: LDMSeg, the diffusion model that generates a photo's segmentation."""
 
-import functools
-
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -9,10 +7,10 @@ from diffusers import SchedulerMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion import diffusion_loss, predicted_x0
+from ..diffusion import predicted_x0
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
-from .batching import SampleRandomness, stack_images
+from .batching import stack_images
 from .build import (
     FrozenPartsMixin,
     build_autoencoders,
@@ -31,8 +29,7 @@ from .latent_cache import LatentCache, build_latent_cache
 from .noise import NoiseOptions, build_noise_options, build_timestep_weights
 from .tasks import Task, TaskLayout, build_tasks
 from .tasks.classifier import CellSupervision, SegmentClassifier
-from .tasks.known_cells import known_cells
-from .tasks.training import encode_targets, losses_by_task
+from .training import training_losses
 
 
 @META_ARCH_REGISTRY.register()
@@ -214,7 +211,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         cache = self.latent_cache if self.training else None
         condition = cache(batched_inputs, images, self) if cache else self.encode_images(images)
         if self.training:
-            return self._training_losses(batched_inputs, condition)
+            return training_losses(self, batched_inputs, condition)
         return generate(self, batched_inputs, condition)
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -227,73 +224,6 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 condition, size=(size, size), mode="bilinear", align_corners=False
             )
         return condition
-
-    def _training_losses(self, batched_inputs: list[dict], condition: Tensor) -> dict[str, Tensor]:
-        # 1. Noise, and which tasks each picture teaches.
-        options = self.noise_options
-        randomness = SampleRandomness(batched_inputs, self.device)
-        noise = options.x_T(randomness.randn(*self.latent_shape))
-        batch = self.layout.for_training(self.tasks, batched_inputs, randomness)
-        told = torch.tensor(batch.tasks, device=self.device)
-
-        predict = functools.cache(lambda: self.predict_from_noise(noise, condition, told))
-
-        # 2. Clean latents of these tasks.
-        targets = encode_targets(
-            self.tasks,
-            batch,
-            batched_inputs,
-            noise=noise,
-            randomness=randomness,
-            predict=predict,
-        )
-
-        # 3. For inpainting, cells of some samples that are given.
-        known = known_cells(
-            self.tasks,
-            batch,
-            targets,
-            prob=self.train_inpainting_prob,
-            randomness=randomness,
-            with_draft=self.denoiser.draft_channels > 0,
-            segments_share=self.given_segments_share,
-        )
-
-        # 4. One denoising step at a random timestep.
-        t = options.timesteps(len(self.timestep_weights), randomness)
-        chosen = None
-        if self.denoiser.self_conditioning:
-            chosen = randomness.rand() < self.self_conditioning_prob
-        aligned = options.self_aligned(
-            noise, targets.x0, t, predict=predict, scheduler=self.scheduler, randomness=randomness
-        )
-        result = diffusion_loss(
-            lambda x_t, t, previous: self.denoiser(
-                x_t, t, condition, previous, told, known.cells, known.draft
-            ),
-            targets.x0,
-            t,
-            aligned,
-            scheduler=self.scheduler,
-            weights=self.timestep_weights,
-            valid=targets.valid,
-            cell_weights=targets.weights,
-            known=known.latents,
-            self_conditioning_mask=chosen,
-            x_t=noise if options.regression else None,
-        )
-        losses = losses_by_task(
-            self.tasks,
-            batch,
-            targets,
-            result,
-            weights=self.layout.loss_weights,
-            decoded_weight=self.decoded_loss_weight,
-        )
-        losses.update(self.classifier.losses(condition, batched_inputs))
-        if self.supervision is not None:
-            losses.update(self.supervision.losses(condition, batched_inputs, self.train_size))
-        return losses
 
     @torch.no_grad()
     def predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:
