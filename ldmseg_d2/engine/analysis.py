@@ -181,7 +181,8 @@ def _encoder_input(autoencoder: nn.Module, size: int) -> Tensor:
 
 
 def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
-    """Stage 2. Self-conditioning's and matched ids' extra passes are counted as always made.
+    """Stage 2. The extra passes of self-conditioning, matched ids and self-aligned denoising are
+    counted as always made.
 
     "separate" tasks are a sampling run each, but one of them is trained on a picture: there their
     autoencoders count by how often ``TASK_WEIGHTS`` draws them.
@@ -229,10 +230,12 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     diffusion = ldmseg.DIFFUSION
     if diffusion.SELF_CONDITIONING and diffusion.SELF_CONDITIONING_PROB > 0:
         training += forward
-    if ldmseg.ID_ASSIGNMENT in MATCHED_ASSIGNMENTS and "instance" in layout.names:
+    matched = ldmseg.ID_ASSIGNMENT in MATCHED_ASSIGNMENTS and "instance" in layout.names
+    if matched or diffusion.SELF_ALIGNED_PROB > 0:
+        training += forward  # one prediction serves both, made for the whole batch
+    if matched:
         task = layout.names.index("instance")
-        # The pass is made for the whole batch.
-        training += forward + drawn[task] * decode[task]
+        training += drawn[task] * decode[task]
     if diffusion.DECODED_LOSS_WEIGHT > 0:
         own.requires_grad_(True)
         for share, task in zip(drawn, tasks, strict=True):

@@ -58,6 +58,17 @@ def test_counts_are_those_of_the_real_model():
     assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
 
 
+@pytest.mark.parametrize("ids", ["ordered", "matched"])
+def test_the_pass_of_self_aligned_denoising_is_counted_once(ids):
+    opts = ("MODEL.LDMSEG.ID_ASSIGNMENT", ids, "MODEL.LDMSEG.DIFFUSION.SELF_ALIGNED_PROB", 1.0)
+    cfg = tiny_config("scenes/ldmseg_scenes64.yaml", *opts)
+    found = analysis.analyze(cfg)["flops"]["training"]
+    model = build_model(cfg).train()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        sum(model(tiny_batch(1)).values()).backward()
+    assert counter.get_total_flops() == pytest.approx(found, rel=0.02)
+
+
 DEPTH = "scenes/depth_autoencoder_scenes64.yaml"
 JOINT, SEPARATE = (
     "scenes/ldmseg_multitask_scenes64.yaml",
