@@ -74,5 +74,5 @@ def _add_mask2former_config(cfg: CN) -> None:
     # Segments with fewer pixels of the full-size picture become void.
     p.MIN_AREA = 0
     # Regions of a thing that do not touch become segments where they have this many pixels, as in
-    # MODEL.LDMSEG.POSTPROCESS; -1: a query is one segment (Mask2Former).
+    # MODEL.LDMSEG.POSTPROCESS. Below 1: a query is one segment (Mask2Former).
     p.SPLIT_AREA = -1

@@ -82,5 +82,5 @@ def add_task_config(cfg: CN) -> None:
     ldmseg.POSTPROCESS.FILL_STUFF_AREA = -1
     # The panoptic map with classes: regions of an id that look like another class than the rest of
     # it, and things that share an id but do not touch, become segments of their own where they have
-    # this many pixels (`split_segments`). -1: what has one id is one segment (the paper).
+    # this many pixels (`split_segments`). Below 1: what has one id is one segment (the paper).
     ldmseg.POSTPROCESS.SPLIT_AREA = -1
