@@ -32,7 +32,7 @@ SD15_VAE = {
     "norm_num_groups": 32,
 }
 
-OURS = ("LDMSeg", "LDMSegAutoencoder", "LDMSegDepthAutoencoder")
+OURS = ("LDMSeg", "LDMSegAutoencoder", "LDMSegDepthAutoencoder", "LDMSegImageEncoder")
 BASELINES = ("HFMask2Former", "PanopticFPNBaseline", "PanopticDeepLabBaseline")
 
 CONFIGS = sorted(str(p.relative_to(config_root())) for p in config_root().rglob("*.yaml"))
@@ -54,6 +54,7 @@ def build_on_meta(cfg: CfgNode) -> torch.nn.Module:
     """
     cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS = ""
     cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = cfg.MODEL.MASK2FORMER.PRETRAINED = ""
+    cfg.MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS = ""
     if "PRETRAINED" in cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS:
         cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
     cfg.MODEL.DEVICE = "meta"
@@ -179,6 +180,26 @@ def test_stage_two_reads_what_stage_one_writes():
             assert ours == theirs, f"{weights}: AUTOENCODER.{key} is {theirs}, stage 2 says {ours}"
         assert cfg.INPUT.LDMSEG.IMAGE_SIZE == stage1.INPUT.LDMSEG.IMAGE_SIZE
         assert cfg.MODEL.LDMSEG.NUM_BITS == stage1.MODEL.LDMSEG.NUM_BITS
+
+
+def test_stage_two_reads_the_image_encoder_that_was_trained_before():
+    """Of the same sizes; and the benchmark trains it with the key that receives it."""
+    configs = [(name, get_config(name)) for name in CONFIGS]
+    written = {
+        f"{c.OUTPUT_DIR}/model_final.pth": (name, c)
+        for name, c in configs
+        if c.MODEL.META_ARCHITECTURE == "LDMSegImageEncoder"
+    }
+    readers = [c for _, c in configs if c.MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS]
+    assert readers and written
+    for cfg in readers:
+        encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
+        name, before = written[encoder.WEIGHTS]
+        for key in set(encoder) - {"WEIGHTS"}:
+            assert encoder[key] == before.MODEL.LDMSEG.IMAGE_ENCODER[key], key
+        assert cfg.DATASETS.TRAIN == before.DATASETS.TRAIN and cfg.INPUT == before.INPUT
+        assert cfg.BENCHMARK.FIRST_STAGE == f"configs/{name}"
+        assert cfg.BENCHMARK.FIRST_STAGE_KEY == "MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS"
 
 
 def test_classes_of_the_full_size_configs():

@@ -20,7 +20,7 @@ from ..data import build_dataset_mapper
 from ..engine import load_config
 from ..engine.checkpointer import LDMSegCheckpointer
 from ..engine.config import resolve_config_file
-from ..evaluation import predicts_classes
+from ..evaluation import WITHOUT_SEGMENTS, predicts_classes
 from .session import Category
 
 DEFAULT_CONFIG = "scenes/ldmseg_multitask_scenes64.yaml"
@@ -80,10 +80,10 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
     """
     config_file = config_file or model_zoo.get_config_file(DEFAULT_CONFIG)
     cfg = load_config(config_file, [*opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"])
-    if "Autoencoder" in cfg.MODEL.META_ARCHITECTURE:
+    if cfg.MODEL.META_ARCHITECTURE in WITHOUT_SEGMENTS:
         raise ValueError(
             f"{config_file}: the page needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), "
-            f"not {cfg.MODEL.META_ARCHITECTURE}: an autoencoder segments no photo"
+            f"not {cfg.MODEL.META_ARCHITECTURE}, which makes no segments of a photo"
         )
     weights = cfg.MODEL.WEIGHTS or _shipped_weights(config_file)
     model = build_model(cfg).eval()

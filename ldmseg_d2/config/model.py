@@ -202,9 +202,17 @@ def _add_diffusion_config(cfg: CN) -> None:
     e.FREEZE = False
     # Weight of a cross-entropy beside the loss of the latents, of the classes that a linear layer
     # sees in each cell of the condition: deep supervision as in PSPNet (arXiv 1612.01105), for
-    # encoders that start from random weights. Needs "semantic" in TASKS; results do not use the
-    # layer. 0: off (the paper).
+    # encoders that start from random weights. Needs "semantic" in TASKS; without CELL_PROBS,
+    # results do not use the layer. 0: off (the paper).
     e.CELL_LOSS_WEIGHT = 0.0
+    # n: that layer tells the classes of n x n parts of each cell, for what is thinner than a cell.
+    e.CELL_LOSS_SUBDIVISION = 1
+    # The condition also holds that layer's probabilities, C n^2 channels beside OUT_CHANNELS.
+    e.CELL_PROBS = False
+    # File with a trained encoder: a checkpoint of LDMSegImageEncoder, or of an LDMSeg; the layer of
+    # CELL_LOSS_WEIGHT is taken from it as well. MODEL.WEIGHTS goes before it. Empty: as OPTIONS
+    # build it.
+    e.WEIGHTS = ""
     # Folder in which training keeps what an encoder that is frozen as a whole gives for a picture
     # (float16, one file for each picture and flip), to read it in later epochs. Not worth it with
     # random crops, which never come back. Empty: computed every time.

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ldmseg_d2.config import MATCHED_ASSIGNMENTS
 from ldmseg_d2.diffusion import network_passes
 from ldmseg_d2.meta_arch import build
+from ldmseg_d2.meta_arch.condition import build_condition_encoder, build_supervision
 from ldmseg_d2.meta_arch.tasks import build_tasks
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
 from ldmseg_d2.modeling.mask_autoencoder import MaskAutoencoder
@@ -46,17 +47,26 @@ def build_parts(cfg: CfgNode) -> dict[str, nn.Module]:
     """The networks of a config on the meta device: shapes without values, at no cost.
 
     Their names are the model's attributes: one or several autoencoders and, of LDMSeg,
-    "image_encoder", "denoiser" and, where segments get classes by pooling, "classifier".
+    "image_encoder", "denoiser" and, where there are any, "supervision" (of cells) and "classifier"
+    (by pooling); LDMSegImageEncoder has the two that its name tells.
     """
+    meta_arch = cfg.MODEL.META_ARCHITECTURE
     with torch.device("meta"):
-        if cfg.MODEL.META_ARCHITECTURE == "LDMSegDepthAutoencoder":
+        if meta_arch == "LDMSegDepthAutoencoder":
             return {"autoencoder": build.build_depth_autoencoder(cfg)}
-        if cfg.MODEL.META_ARCHITECTURE != "LDMSeg":
+        if meta_arch not in ("LDMSeg", "LDMSegImageEncoder"):
             return {"autoencoder": build.build_mask_autoencoder(cfg)}
-        parts: dict[str, nn.Module] = dict(build.build_autoencoders(cfg))
+        parts: dict[str, nn.Module] = {}
+        if meta_arch == "LDMSeg":
+            parts.update(build.build_autoencoders(cfg))
         for autoencoder in parts.values():
             autoencoder.requires_grad_(False).eval()
-        parts["image_encoder"] = build.build_condition_encoder(cfg)
+        parts["image_encoder"] = build_condition_encoder(cfg)
+        supervision = build_supervision(cfg)
+        if supervision is not None:
+            parts["supervision"] = supervision
+        if meta_arch != "LDMSeg":
+            return parts
         parts["denoiser"] = build.build_denoiser(cfg)
         classifier = build.build_classifier(cfg)
         if list(classifier.parameters()):
@@ -142,7 +152,10 @@ def analyze(cfg: CfgNode) -> dict:
         for name, part in parts.items()
     }
     total, trained = (sum(count[i] for count in counts.values()) for i in (0, 1))
-    flops = ldmseg_flops(cfg, parts) if "denoiser" in parts else autoencoder_flops(cfg, parts)
+    if "denoiser" in parts:
+        flops = ldmseg_flops(cfg, parts)
+    else:
+        flops = (encoder_flops if "image_encoder" in parts else autoencoder_flops)(cfg, parts)
     ema = 4 * trained if cfg.MODEL.EMA.ENABLED else 0
     least = BYTES_TRAINED * trained + 4 * (total - trained) + ema
     activations, forwards = flops.pop("activation_bytes"), int(flops.pop("forwards", 0))
@@ -174,6 +187,24 @@ def autoencoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, fl
     }
 
 
+def encoder_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
+    """LDMSegImageEncoder; its loss, which is cheap beside the network, is left out."""
+    size = cfg.INPUT.LDMSEG.IMAGE_SIZE
+    photo, crop = (
+        torch.zeros(1, 3, side, side, device="meta")
+        for side in (size, cfg.INPUT.LDMSEG.TRAIN_SIZE or size)
+    )
+
+    def classify(photo: Tensor) -> Tensor:
+        return parts["supervision"].head(parts["image_encoder"](photo))
+
+    return {
+        "inference": count_flops(classify, photo)[0],
+        "training": count_flops(classify, crop, backward=True)[0],
+        "activation_bytes": activation_bytes(classify, nn.ModuleDict(parts), crop),
+    }
+
+
 def _encoder_input(autoencoder: nn.Module, size: int) -> Tensor:
     """(1, C, size, size) as the encoder takes it: bits, or depth and where it is valid."""
     channels = autoencoder.num_bits if isinstance(autoencoder, MaskAutoencoder) else 2
@@ -202,9 +233,9 @@ def ldmseg_flops(cfg: CfgNode, parts: dict[str, nn.Module]) -> dict[str, float]:
     def condition(photo: Tensor) -> Tensor:
         grid = parts["image_encoder"](photo)
         side = photo.shape[-1] * layout.latent_size // cfg.INPUT.LDMSEG.IMAGE_SIZE
-        if ldmseg.DENOISER.CONDITIONING != "concat" or grid.shape[-1] == side:
-            return grid
-        return nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
+        if ldmseg.DENOISER.CONDITIONING == "concat" and grid.shape[-1] != side:
+            grid = nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
+        return parts["supervision"].extend(grid) if "supervision" in parts else grid
 
     def denoise(photo: Tensor, x: Tensor) -> Tensor:
         return denoiser(x, t, condition(photo))

@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 
 from ldmseg_d2.data import build_dataset_mapper
 from ldmseg_d2.data.panoptic_annotations import read_id_png, read_photo
-from ldmseg_d2.evaluation import predicts_classes
+from ldmseg_d2.evaluation import WITHOUT_SEGMENTS, predicts_classes
 from ldmseg_d2.evaluation.depth import load_depth
 from ldmseg_d2.evaluation.semantic import has_semantic_truth, load_semantic_truth
 from ldmseg_d2.meta_arch.tasks.depth import build_depth_normalization
@@ -205,10 +205,10 @@ class Demo:
 def _check(cfg: CfgNode, tasks: Sequence[str]) -> None:
     """Refuse what cannot work, before anything is built."""
     name = cfg.MODEL.META_ARCHITECTURE
-    if name in ("LDMSegAutoencoder", "LDMSegDepthAutoencoder"):
+    if name in WITHOUT_SEGMENTS:
         raise ValueError(
-            "the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg): an autoencoder "
-            "reads no photo, it only reconstructs ground truth"
+            f"the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), not {name}, which "
+            "is trained before it and makes no segments of a photo"
         )
     known = list(cfg.MODEL.LDMSEG.TASKS) if name == "LDMSeg" else []
     unknown = [task for task in tasks if task not in known]

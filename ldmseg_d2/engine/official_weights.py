@@ -15,11 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ldmseg_d2.meta_arch.build import (
-    build_condition_encoder,
-    build_denoiser,
-    build_mask_autoencoder,
-)
+from ldmseg_d2.meta_arch.build import build_denoiser, build_mask_autoencoder
+from ldmseg_d2.meta_arch.condition import build_condition_encoder
 from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
 
 from .config import load_config

@@ -1,6 +1,12 @@
 """Detectron2 evaluators: panoptic quality, mask AP, semantic maps, depth, and reconstruction."""
 
-from .build import EVALUATORS, build_evaluator, predicts_classes, register_evaluator
+from .build import (
+    EVALUATORS,
+    WITHOUT_SEGMENTS,
+    build_evaluator,
+    predicts_classes,
+    register_evaluator,
+)
 from .class_agnostic import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
 from .coco_panoptic import PanopticEvaluator
 from .depth import DepthEvaluator
@@ -9,6 +15,7 @@ from .semantic import SemanticEvaluator
 
 __all__ = [
     "EVALUATORS",
+    "WITHOUT_SEGMENTS",
     "ClassAgnosticPanopticEvaluator",
     "DepthEvaluator",
     "InstanceAPEvaluator",

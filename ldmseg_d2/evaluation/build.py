@@ -27,6 +27,8 @@ EVALUATOR_TYPES_WITH_CLASSES = (
 EVALUATOR_TYPES = (*EVALUATOR_TYPES_WITH_CLASSES, "class_agnostic_panoptic", "sem_seg")
 # Meta-architectures of stage 1; what the others give is read from the config or taken for granted.
 AUTOENCODERS = ("LDMSegAutoencoder", "LDMSegDepthAutoencoder")
+# What is trained before an LDMSeg, and gives no segments of a photo.
+WITHOUT_SEGMENTS = (*AUTOENCODERS, "LDMSegImageEncoder")
 
 # Builds an evaluator, or says that model and data set do not fit it: None.
 Builder = Callable[[CfgNode, str, str | None], DatasetEvaluator | None]
@@ -80,8 +82,9 @@ def build_evaluator(
     | "depth" | the task "depth", or LDMSegDepthAutoencoder | depth |
 
     LDMSeg gives segments with "instance" in ``MODEL.LDMSEG.TASKS``, classes unless ``CLASSIFIER``
-    is "none", semantic maps with "semantic" in ``TASKS`` or the classifier "mask_pooling". Other
-    meta-architectures are taken to give segments, classes and semantic maps.
+    is "none", semantic maps with "semantic" in ``TASKS`` or the classifier "mask_pooling";
+    LDMSegImageEncoder gives semantic maps alone. Other meta-architectures are taken to give
+    segments, classes and semantic maps.
 
     Args:
         cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG.{TASKS,CLASSIFIER,DEPTH}`` and
@@ -121,7 +124,7 @@ def predicts_classes(cfg: CfgNode) -> bool:
     name = cfg.MODEL.META_ARCHITECTURE
     if name == "LDMSeg":
         return _ldmseg(cfg, "CLASSIFIER", "none") != "none"
-    return name not in AUTOENCODERS
+    return name not in WITHOUT_SEGMENTS
 
 
 @register_evaluator("reconstruction")
@@ -202,7 +205,7 @@ def _tasks(cfg: CfgNode) -> tuple[str, ...]:
 
 def _gives_segments(cfg: CfgNode) -> bool:
     name = cfg.MODEL.META_ARCHITECTURE
-    return "instance" in _tasks(cfg) if name == "LDMSeg" else name not in AUTOENCODERS
+    return "instance" in _tasks(cfg) if name == "LDMSeg" else name not in WITHOUT_SEGMENTS
 
 
 def _gives_semantic(cfg: CfgNode) -> bool:

@@ -2,6 +2,7 @@
 
 from .depth_autoencoder import LDMSegDepthAutoencoder
 from .detectron2_baselines import PanopticDeepLabBaseline, PanopticFPNBaseline
+from .image_encoder import LDMSegImageEncoder
 from .ldmseg import LDMSeg
 from .mask2former import HFMask2Former
 from .mask_autoencoder import LDMSegAutoencoder
@@ -11,6 +12,7 @@ __all__ = [
     "LDMSeg",
     "LDMSegAutoencoder",
     "LDMSegDepthAutoencoder",
+    "LDMSegImageEncoder",
     "PanopticDeepLabBaseline",
     "PanopticFPNBaseline",
 ]

@@ -9,15 +9,16 @@ from torch import nn
 
 from ..config import CLASSIFIERS, PREDICTION_TYPES
 from ..diffusion import build_scheduler
-from ..modeling.class_head import CellHead, MaskPoolingHead
+from ..modeling.class_head import MaskPoolingHead
 from ..modeling.denoiser import Denoiser
 from ..modeling.depth_autoencoder import DepthAutoencoder
-from ..modeling.image_encoder import ImageEncoder, build_image_encoder
+from ..modeling.image_encoder import ImageEncoder
 from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights, without_prefixes
+from .condition import condition_channels
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
-from .tasks.classifier import CellSupervision, MaskPooling, SegmentClassifier, SemanticVote
+from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
 
 logger = logging.getLogger(__name__)
 
@@ -139,9 +140,7 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         return SemanticVote(
             classes, fill_stuff_area=post.FILL_STUFF_AREA, split_area=post.SPLIT_AREA
         )
-    head = MaskPoolingHead(
-        in_channels=ldmseg.IMAGE_ENCODER.OUT_CHANNELS, num_classes=classes.num_classes
-    )
+    head = MaskPoolingHead(in_channels=condition_channels(cfg), num_classes=classes.num_classes)
     return MaskPooling(
         classes,
         head=head,
@@ -150,28 +149,6 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
         split_area=post.SPLIT_AREA,
     )
-
-
-def build_supervision(cfg: CfgNode) -> CellSupervision | None:
-    """What teaches the image encoder classes; None where ``CELL_LOSS_WEIGHT`` is 0.
-
-    Raises:
-        ValueError: the weight is negative, or the semantic task is missing.
-    """
-    ldmseg = cfg.MODEL.LDMSEG
-    key, encoder = "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_WEIGHT", ldmseg.IMAGE_ENCODER
-    weight = encoder.CELL_LOSS_WEIGHT
-    if weight < 0:
-        raise ValueError(f"{key} must be at least 0, got {weight}")
-    if weight == 0:
-        return None
-    if "semantic" not in ldmseg.TASKS:
-        raise ValueError(
-            f"{key} {weight} needs 'semantic' in MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
-        )
-    num_classes = dataset_classes(cfg).num_classes
-    head = CellHead(in_channels=encoder.OUT_CHANNELS, num_classes=num_classes)
-    return CellSupervision(head, loss_weight=weight)
 
 
 def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
@@ -194,34 +171,6 @@ def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
     )
 
 
-def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
-    """The image encoder of ``MODEL.LDMSEG.IMAGE_ENCODER``.
-
-    Raises:
-        ValueError: unknown name or option, or it needs photos in [-1, 1] and gets others.
-    """
-    encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
-    built = build_image_encoder(
-        encoder.NAME,
-        out_channels=encoder.OUT_CHANNELS,
-        options={key.lower(): value for key, value in encoder.OPTIONS.items()},
-    )
-    if built.needs_unit_range and {*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD} != {127.5}:
-        raise ValueError(
-            f"{encoder.NAME} needs photos in [-1, 1] and converts them itself: leave "
-            f"MODEL.PIXEL_MEAN and PIXEL_STD at 127.5 (they are {cfg.MODEL.PIXEL_MEAN} and "
-            f"{cfg.MODEL.PIXEL_STD})"
-        )
-    if encoder.FREEZE and not built.is_pretrained and not cfg.MODEL.WEIGHTS:
-        logger.warning(
-            "MODEL.LDMSEG.IMAGE_ENCODER: %s is frozen with random weights, and the checkpoints of "
-            "a training leave frozen weights out: set its OPTIONS.PRETRAINED, or MODEL.WEIGHTS to "
-            "a file that has them",
-            encoder.NAME,
-        )
-    return built
-
-
 def build_denoiser(cfg: CfgNode) -> Denoiser:
     """The UNet of ``MODEL.LDMSEG.DENOISER``, with an input for every latent and condition."""
     unet, embedding = cfg.MODEL.LDMSEG.DENOISER, cfg.MODEL.LDMSEG.TASK_EMBEDDING
@@ -231,7 +180,7 @@ def build_denoiser(cfg: CfgNode) -> Denoiser:
     num_tasks = len(cfg.MODEL.LDMSEG.TASKS)
     return Denoiser(
         latent_channels=task_channels * (num_tasks if joint else 1),
-        condition_channels=cfg.MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS,
+        condition_channels=condition_channels(cfg),
         self_conditioning=cfg.MODEL.LDMSEG.DIFFUSION.SELF_CONDITIONING,
         block_out_channels=unet.BLOCK_OUT_CHANNELS,
         down_block_types=unet.DOWN_BLOCK_TYPES,

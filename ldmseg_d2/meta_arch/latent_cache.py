@@ -47,8 +47,8 @@ class LatentCache:
 
         Args:
             batched_inputs: dicts with ``image``, uint8 (3, h, w), and perhaps ``file_name``.
-            images: (B, 3, S, S), the same pictures as ``encode_images`` takes them.
-            model: with ``image_encoder``, whose weights name the files, and ``encode_images``.
+            images: (B, 3, S, S), the same pictures as ``image_features`` takes them.
+            model: with ``image_encoder``, whose weights name the files, and ``image_features``.
 
         Returns:
             (B, C', h, w) float32 on the device of `images`, without gradient.
@@ -60,7 +60,7 @@ class LatentCache:
             self._fingerprint = self._identify(model.image_encoder)
         return torch.stack(
             [
-                self._get(entry, image, model.encode_images)
+                self._get(entry, image, model.image_features)
                 for entry, image in zip(batched_inputs, images, strict=True)
             ]
         )

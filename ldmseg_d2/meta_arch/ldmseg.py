@@ -15,20 +15,19 @@ from .build import (
     FrozenPartsMixin,
     build_autoencoders,
     build_classifier,
-    build_condition_encoder,
     build_denoiser,
     build_layout,
     build_noise_scheduler,
-    build_supervision,
     encoder_parts,
     pixel_statistics,
 )
+from .condition import CellSupervision, build_condition_encoder, build_supervision
 from .generation import generate
 from .inpainting import InpaintingOptions
 from .latent_cache import LatentCache, build_latent_cache
 from .noise import NoiseOptions, build_noise_options, build_timestep_weights
 from .tasks import Task, TaskLayout, build_tasks
-from .tasks.classifier import CellSupervision, SegmentClassifier
+from .tasks.classifier import SegmentClassifier
 from .training import training_losses
 
 
@@ -209,21 +208,29 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         side = self.train_size if self.training else self.image_size
         images = stack_images(batched_inputs, side, self.pixel_mean, self.pixel_std)
         cache = self.latent_cache if self.training else None
-        condition = cache(batched_inputs, images, self) if cache else self.encode_images(images)
+        features = cache(batched_inputs, images, self) if cache else self.image_features(images)
+        condition = self._condition(features)
         if self.training:
             return training_losses(self, batched_inputs, condition)
         return generate(self, batched_inputs, condition)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
+        return self._condition(self.image_features(images))
+
+    def _condition(self, features: Tensor) -> Tensor:
+        return features if self.supervision is None else self.supervision.extend(features)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """As :meth:`encode_images`, without what :meth:`CellSupervision.extend` appends."""
         # What is frozen in it builds no graph: neither its weights nor photos need a gradient.
-        condition = self.image_encoder(images)
+        features = self.image_encoder(images)
         size = self.latent_size
-        if self.denoiser.conditioning == "concat" and condition.shape[-1] != size:
-            condition = F.interpolate(
-                condition, size=(size, size), mode="bilinear", align_corners=False
+        if self.denoiser.conditioning == "concat" and features.shape[-1] != size:
+            features = F.interpolate(
+                features, size=(size, size), mode="bilinear", align_corners=False
             )
-        return condition
+        return features
 
     @torch.no_grad()
     def predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:

@@ -104,6 +104,7 @@ SEMANTIC, DEPTH = {SemanticEvaluator}, {DepthEvaluator}
 CHOICES = [
     ("LDMSegAutoencoder", None, {ReconstructionEvaluator}),
     ("LDMSegDepthAutoencoder", None, DEPTH),
+    ("LDMSegImageEncoder", (["instance", "semantic"], "semantic_task"), SEMANTIC),
     ("LDMSeg", None, INSTANCE),
     ("LDMSeg", (["instance"], "none"), INSTANCE),
     ("LDMSeg", (["semantic"], "none"), SEMANTIC),
@@ -174,6 +175,7 @@ def test_which_models_predict_classes():
         (config("LDMSeg", CLASSIFIER="semantic_task"), True),
         (config("LDMSegAutoencoder", CLASSIFIER="semantic_task"), False),
         (config("LDMSegDepthAutoencoder"), False),
+        (config("LDMSegImageEncoder", CLASSIFIER="semantic_task"), False),
         (config("X"), True),
     ):
         assert predicts_classes(cfg) is expected

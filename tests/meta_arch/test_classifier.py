@@ -4,7 +4,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from tiny import CLASSES, JOINT, LDMSEG, tiny_config, tiny_multitask_batch
 
-from ldmseg_d2.meta_arch.build import build_classifier, build_supervision
+from ldmseg_d2.meta_arch.build import build_classifier
+from ldmseg_d2.meta_arch.condition import build_supervision
 from ldmseg_d2.meta_arch.tasks import dataset_classes
 from ldmseg_d2.meta_arch.tasks.classifier import (
     MaskPooling,

@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 from tiny import tiny_config
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.meta_arch.build import build_condition_encoder
+from ldmseg_d2.meta_arch.condition import build_condition_encoder
 from ldmseg_d2.studies import training_report as report
 from ldmseg_d2.studies.training import Result, Settings, data_set, first_rows, row_opts
 from ldmseg_d2.studies.training_rows import FACTORS, Row, table_rows

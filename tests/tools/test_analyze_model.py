@@ -108,12 +108,32 @@ def test_tasks_are_counted_as_they_are_run(name, sampler, runs):
     assert found["flops"]["inference"] > found["flops"]["step"] * 3
 
 
-def test_training_of_joint_tasks_is_counted():
+CELLS = ("MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_WEIGHT", 1.0)
+PROBS = (*CELLS, "MODEL.LDMSEG.IMAGE_ENCODER.CELL_PROBS", True)
+
+
+@pytest.mark.parametrize("opts", [(), PROBS])
+def test_training_of_joint_tasks_is_counted(opts):
     cfg = tiny_tasks(JOINT)
+    cfg.merge_from_list(list(opts))
     found, model = analysis.analyze(cfg), build_model(cfg).train()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         sum(model(memory.fake_batch(64, 1)).values()).backward()
     assert counter.get_total_flops() == pytest.approx(found["flops"]["training"], rel=0.02)
+
+
+def test_image_encoder_is_counted():
+    cfg = tiny_tasks(JOINT)
+    cfg.merge_from_list([*PROBS, "MODEL.META_ARCHITECTURE", "LDMSegImageEncoder"])
+    found, model = analysis.analyze(cfg), build_model(cfg)
+    parameters = sum(total for total, _ in found["parameters"].values())
+    assert parameters == sum(p.numel() for p in model.parameters()) and found["forwards"] == 0
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(memory.fake_batch(64, 1))
+    assert counter.get_total_flops() == found["flops"]["inference"]
+    with FlopCounterMode(display=False) as counter:
+        model.train()(memory.fake_batch(64, 1))["loss_cells"].backward()
+    assert counter.get_total_flops() == found["flops"]["training"]
 
 
 def test_depth_autoencoder_is_counted():

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...modeling.class_head import CellHead, MaskPoolingHead
-from ..batching import pad_stack, shown_size, stack_segment_ids
-from .classes import IGNORE_LABEL, Classes
+from ...modeling.class_head import MaskPoolingHead
+from ..batching import shown_size, stack_segment_ids
+from .classes import Classes
 from .outputs import assemble_output
 
 
@@ -113,35 +113,6 @@ class MaskPooling(SegmentClassifier):
             size=shown_size(entry),
             side=self.image_size,
         )
-
-
-class CellSupervision(nn.Module):
-    """Teaches the image encoder the classes of its cells; results do not use it."""
-
-    def __init__(self, head: CellHead, *, loss_weight: float) -> None:
-        """
-        Args:
-            head: classifies cells.
-            loss_weight: of its cross-entropy.
-        """
-        super().__init__()
-        self.head = head
-        self.loss_weight = loss_weight
-
-    def losses(self, features: Tensor, entries: Sequence[dict], size: int) -> dict[str, Tensor]:
-        """The loss of a batch.
-
-        Args:
-            features: (B, C', h, w) image condition.
-            entries: B input dicts; those without ``sem_seg`` teach nothing.
-            size: side S of the square that the features cover, pixels.
-        """
-        maps = [
-            entry.get("sem_seg", torch.full((1, 1), IGNORE_LABEL)).to(features.device)
-            for entry in entries
-        ]
-        classes = pad_stack(maps, size, IGNORE_LABEL)
-        return {"loss_cells": self.loss_weight * self.head.loss(features, classes)}
 
 
 def class_head_loss(
