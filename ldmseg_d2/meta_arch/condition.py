@@ -41,11 +41,13 @@ class CellSupervision(nn.Module):
         Returns:
             (B, C' + C n^2, h, w): the features, then, for each class, the probabilities of a cell's
             n x n parts, mapped to [-1, 1] as analog bits are; the features alone without
-            ``probs_in_condition``.
+            ``probs_in_condition``. No gradient flows through them: the layer's own loss alone says
+            what they are, and the denoiser cannot bend them to what it lacks.
         """
         if not self.probs_in_condition:
             return features
-        probs = self.head(features).float().softmax(dim=1)  # [B, C, n h, n w]
+        with torch.no_grad():
+            probs = self.head(features).float().softmax(dim=1)  # [B, C, n h, n w]
         cells = F.pixel_unshuffle(probs, self.head.subdivision)  # [B, C n^2, h, w]
         return torch.cat([features, (2 * cells - 1).to(features.dtype)], dim=1)
 

@@ -96,7 +96,7 @@ def test_the_condition_holds_the_probabilities_of_the_cells(subdivision):
     )
 
 
-def test_ldmseg_sees_the_probabilities_and_is_trained_through_them():
+def test_ldmseg_sees_the_probabilities_and_cannot_bend_them():
     model, plain = build(*PROBS), build(*CELLS)
     cfg = tiny_config(JOINT, *CLASSES, *PROBS)
     extra = condition_channels(cfg) - 8
@@ -106,8 +106,11 @@ def test_ldmseg_sees_the_probabilities_and_is_trained_through_them():
     )
     losses = model.train()(inputs())
     assert losses.keys() == plain.train()(inputs()).keys()
-    # Without its own loss, the layer still gets gradients from the denoiser.
-    sum(value for name, value in losses.items() if name != "loss_cells").backward()
+    others = sum(value for name, value in losses.items() if name != "loss_cells")
+    others.backward(retain_graph=True)
+    assert model.supervision.head.conv.weight.grad is None
+    assert any(p.grad.any() for p in model.image_encoder.parameters())
+    losses["loss_cells"].backward()
     assert model.supervision.head.conv.weight.grad.any()
     with torch.no_grad():
         outputs = model.eval()(inputs())
