@@ -27,8 +27,10 @@ FACTORS = {
 
 LDMSEG = "MODEL.LDMSEG"
 DIFFUSION, AUTOENCODER = f"{LDMSEG}.DIFFUSION", f"{LDMSEG}.AUTOENCODER"
-OPTIONS = f"{LDMSEG}.IMAGE_ENCODER.OPTIONS"
-CELL_LOSS = f"{LDMSEG}.IMAGE_ENCODER.CELL_LOSS_WEIGHT"
+IMAGE_ENCODER = f"{LDMSEG}.IMAGE_ENCODER"
+CELL_LOSS, CELL_PROBS = f"{IMAGE_ENCODER}.CELL_LOSS_WEIGHT", f"{IMAGE_ENCODER}.CELL_PROBS"
+WITHOUT_CELLS = (CELL_LOSS, 0.0, CELL_PROBS, False)
+OPTIONS = f"{IMAGE_ENCODER}.OPTIONS"
 REGRESSION_OPTS = (
     *(f"{DIFFUSION}.REGRESSION", True, f"{DIFFUSION}.PREDICTION_TYPE", "sample"),
     *(f"{DIFFUSION}.SELF_CONDITIONING", False, f"{DIFFUSION}.SELF_ALIGNED_PROB", 0.0),
@@ -151,8 +153,12 @@ def _decoded_loss(ldmseg: CfgNode) -> Iterator[Row]:
 
 def _cell_loss(ldmseg: CfgNode) -> Iterator[Row]:
     if "semantic" in ldmseg.TASKS:
-        for weight in (0.0, 0.2, 1.0):
+        yield Row("cell_loss", "weight 0", WITHOUT_CELLS)
+        for weight in (0.2, 1.0):
             yield Row("cell_loss", f"weight {weight:g}", (CELL_LOSS, weight))
+        opts = (CELL_LOSS, 1.0, f"{IMAGE_ENCODER}.CELL_LOSS_SUBDIVISION", 2)
+        for probs, where in ((False, ""), (True, ", probabilities in the condition")):
+            yield Row("cell_loss", f"weight 1, 2 x 2 parts{where}", (*opts, CELL_PROBS, probs))
 
 
 def _latent_noise(ldmseg: CfgNode) -> Iterator[Row]:
@@ -177,6 +183,10 @@ def _resolution(ldmseg: CfgNode) -> Iterator[Row]:
 
 def _image_encoder(ldmseg: CfgNode) -> Iterator[Row]:
     options = ldmseg.IMAGE_ENCODER.OPTIONS
+    # Another encoder cannot have the weights of this one.
+    fresh = (f"{IMAGE_ENCODER}.WEIGHTS", "") if ldmseg.IMAGE_ENCODER.WEIGHTS else ()
+    if fresh:
+        yield Row("image_encoder", "not trained before", fresh)
     if not {"WIDTHS", "NUM_BLOCKS"} <= set(options):
         return
     widths = list(options.WIDTHS)
@@ -191,10 +201,10 @@ def _image_encoder(ldmseg: CfgNode) -> Iterator[Row]:
     coarsest = stride * 2 ** (len(widths) - 1)
     for new in filter(None, others):
         title = f"1/{stride * 2 ** (len(new) - 1)} instead of 1/{coarsest}"
-        yield Row("image_encoder", title, (f"{OPTIONS}.WIDTHS", str(new)))
+        yield Row("image_encoder", title, (f"{OPTIONS}.WIDTHS", str(new), *fresh))
     blocks = 2 * options.NUM_BLOCKS
     title = f"{blocks} blocks a stage instead of {options.NUM_BLOCKS}"
-    yield Row("image_encoder", title, (f"{OPTIONS}.NUM_BLOCKS", blocks))
+    yield Row("image_encoder", title, (f"{OPTIONS}.NUM_BLOCKS", blocks, *fresh))
 
 
 def _recipe(ldmseg: CfgNode) -> Iterator[Row]:
@@ -206,7 +216,7 @@ def _recipe(ldmseg: CfgNode) -> Iterator[Row]:
     opts += (f"{DIFFUSION}.SELF_CONDITIONING", True, f"{LDMSEG}.SAMPLER.NAME", "DDIM")
     opts += (f"{AUTOENCODER}.NORMALIZATION", "fixed", f"{AUTOENCODER}.SCALING_FACTOR", 0.18215)
     opts += (f"{DIFFUSION}.SEGMENT_BALANCE", 0.0, f"{DIFFUSION}.DECODED_LOSS_WEIGHT", 0.0)
-    opts += (CELL_LOSS, 0.0)
+    opts += WITHOUT_CELLS
     yield Row("recipe", "the paper's", opts)
 
 

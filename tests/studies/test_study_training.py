@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 from tiny import tiny_config
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.meta_arch.condition import build_condition_encoder
+from ldmseg_d2.meta_arch.condition import build_condition_encoder, build_supervision
 from ldmseg_d2.studies import training_report as report
 from ldmseg_d2.studies.training import Result, Settings, data_set, first_rows, row_opts
 from ldmseg_d2.studies.training_rows import FACTORS, Row, table_rows
@@ -65,6 +65,25 @@ def test_either_small_image_encoder_gets_another_coarsest_level():
         for row in rows:
             encoder = build_condition_encoder(load_config(config, [*row.opts]))
             assert encoder(torch.zeros(1, 3, 64, 64)).shape[1] == encoder.out_channels
+
+
+def test_rows_of_an_encoder_that_was_trained_before_can_be_built(tmp_path):
+    """Those that change its shapes or its layer do not ask for its weights."""
+    config, path = "configs/camvid/ldmseg_pretrained_camvid.yaml", str(tmp_path / "encoder.pth")
+    weights = ("MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS", path, "MODEL.DEVICE", "cpu")
+    alone = ("MODEL.META_ARCHITECTURE", "LDMSegImageEncoder", *weights[:1], "", *weights[2:])
+    torch.save({"model": build_model(load_config(config, [*alone])).state_dict()}, path)
+    rows = table_rows(load_config(config, [*weights]), ["cell_loss", "image_encoder", "recipe"])
+    assert "not trained before" in {row.value for row in rows}
+    kept = set()
+    for row in rows:
+        cfg = load_config(config, [*weights, *row.opts])
+        build_condition_encoder(cfg)
+        supervision = build_supervision(cfg)
+        assert (supervision is None) == (row.value in ("weight 0", "the paper's"))
+        if cfg.MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS:
+            kept.add(row.factor)
+    assert kept == {"baseline", "cell_loss", "recipe", "regression"}
 
 
 def record(pq, *, regression=False, **inpainting):
