@@ -36,7 +36,7 @@ def without_weights(cfg: CfgNode) -> CfgNode:
     ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
     ldmseg.DENOISER.COMPILE = False
     encoder = ldmseg.IMAGE_ENCODER
-    encoder.CACHE_DIR = ""
+    encoder.CACHE_DIR = encoder.WEIGHTS = ""
     parameters = inspect.signature(IMAGE_ENCODER_REGISTRY.get(encoder.NAME).__init__).parameters
     if "pretrained" in parameters:
         encoder.OPTIONS.PRETRAINED = "" if parameters["pretrained"].default == "" else False

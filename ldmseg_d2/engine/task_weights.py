@@ -78,7 +78,7 @@ def _build_unloaded(cfg: CfgNode) -> nn.Module:
     cfg.defrost()
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = cfg.MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS = ""
-    cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = ""
+    cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = cfg.MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS = ""
     return build_model(cfg)
 
 
