@@ -174,7 +174,7 @@ class GivenSegments:
                     **entries[image],
                     "keep_ids": known.keep_ids(position),
                     "keep_prior": known.keep_prior(position, model.inpainting),
-                    "given_ids": known.pictures[position].parts.labels().tolist(),
+                    "given": known.pictures[position].parts.ids,
                 }
 
     def paste(self, image: int, decoded: dict[str, Any]) -> dict[str, Any]:

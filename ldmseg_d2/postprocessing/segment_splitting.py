@@ -18,7 +18,7 @@ def split_segments(
     *,
     is_thing: Sequence[bool],
     min_area: int,
-    given_ids: Collection[int] = (),
+    given: Tensor | None = None,
 ) -> tuple[Tensor, SegmentsInfo]:
     """Take segments apart that got one id. The paper keeps what an id covers together.
 
@@ -42,7 +42,9 @@ def split_segments(
         class_probs: (C + 1, H, W) probabilities: channel 0 is void, channel c + 1 is class c.
         is_thing: C flags.
         min_area: pixels, at least 1.
-        given_ids: segments that a user has told apart (inpainting): they stay whole.
+        given: (H, W) integers, the ids of pixels that a user has given (inpainting), 0 elsewhere;
+            None: nothing is given. Of a given segment, regions with given pixels stay together, and
+            all others leave: the user has told what it is, the network where it goes on.
 
     Returns:
         (H, W) int32 map; and, sorted by id, the segments. A region that left has a copy of its
@@ -59,15 +61,16 @@ def split_segments(
     votes = sum_by_segment(class_probs.flatten(1), index, len(ids))  # [C + 1, S + 1]
     classes = dict(zip(ids, votes.argmax(dim=0).tolist(), strict=True))  # 0: void
     likeliest = class_probs.argmax(dim=0).cpu().numpy()
+    given_map = np.zeros(panoptic.shape, int) if given is None else given.cpu().numpy()
 
     def leaving(mask: np.ndarray, segment: dict) -> Iterable[np.ndarray]:
-        if segment["id"] in given_ids:
-            return ()
         class_ = classes[segment["id"]]
         thing = class_ > 0 and bool(is_thing[class_ - 1])
-        return _leaving_regions(mask, likeliest, class_, thing, min_area)
+        stays = mask & (given_map == segment["id"])
+        return _leaving_regions(mask, likeliest, class_, thing, min_area, stays)
 
-    return _split(panoptic, segments_info, leaving, taken=given_ids)
+    taken = set(np.unique(given_map).tolist()) - {0}
+    return _split(panoptic, segments_info, leaving, taken=taken)
 
 
 def split_things(
@@ -138,7 +141,12 @@ def _split(
 
 
 def _leaving_regions(
-    mask: np.ndarray, likeliest: np.ndarray, class_: int, thing: bool, min_area: int
+    mask: np.ndarray,
+    likeliest: np.ndarray,
+    class_: int,
+    thing: bool,
+    min_area: int,
+    stays: np.ndarray,
 ) -> Iterator[np.ndarray]:
     """(H, W) bool masks of the regions that leave a segment, see :func:`split_segments`.
 
@@ -148,15 +156,19 @@ def _leaving_regions(
         class_: of the segment, in the same numbers.
         thing: whether that is a thing.
         min_area: pixels.
+        stays: (H, W) bool, pixels of it that are given.
     """
     remaining = mask.copy()
     inside = likeliest[mask]
     for other in np.unique(inside[(inside > 0) & (inside != class_)]).tolist():
         for region in _regions(mask & (likeliest == other), min_area):
-            remaining &= ~region
-            yield region
+            if not stays[region].any():
+                remaining &= ~region
+                yield region
     if thing:
-        yield from _regions(remaining, min_area)[1:]
+        regions = _regions(remaining, min_area)
+        free = [region for region in regions if not stays[region].any()]
+        yield from free if stays.any() else free[1:]
 
 
 def _regions(mask: np.ndarray, min_area: int) -> list[np.ndarray]:

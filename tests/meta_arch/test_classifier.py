@@ -170,7 +170,10 @@ def test_split_area_reaches_the_outputs_of_either_classifier(name):
     assert segments() == [(2, 32)]
     assert segments(key, 16) == [(1, 16), (2, 16)]
     assert segments(key, 17) == [(2, 32)]
-    assert segments(key, 16, given_ids=[2]) == [(2, 32)]
+    assert segments(key, 16, given=panoptic.long()) == [(2, 32)]
+    given = torch.zeros(8, 16, dtype=torch.int64)
+    given[3, 10] = 2
+    assert segments(key, 16, given=given) == [(1, 16), (2, 16)]
 
 
 @pytest.mark.parametrize(

@@ -84,13 +84,32 @@ def test_pixels_that_look_void_hold_a_thing_together():
     assert torch.equal(result, ids)
 
 
-def test_given_segments_stay_whole_and_their_ids_are_not_taken():
+def test_of_a_given_segment_what_holds_given_pixels_stays():
+    """Three cars of one id, of which a user has given pixels of two as one segment."""
+    ids = torch.zeros(6, 16, dtype=torch.int32)
+    ids[1:4, 1:5] = ids[1:4, 6:9] = ids[1:4, 11:14] = 2
+    classes = torch.where(ids == 2, CAR, VOID)
+    given = torch.zeros(6, 16, dtype=torch.int64)
+    given[2, 7] = given[1, 12] = 2
+    result, segments = split(ids, classes, given=given)
+    assert [s["id"] for s in segments] == [1, 2]
+    assert (result[1:4, 1:5] == 1).all() and torch.equal(result == 2, (ids == 2) & (result != 1))
+    # With all of it given, it stays whole, whatever its classes.
+    classes[1:4, 6:9] = PERSON
+    whole, segments = split(ids, classes, given=ids.long())
+    assert torch.equal(whole, ids) and [s["id"] for s in segments] == [2]
+    # What looks like another class leaves only where nothing of it is given.
+    given[2, 7] = 0
+    result, segments = split(ids, classes, given=given)
+    assert [s["id"] for s in segments] == [1, 2, 3] and (result[1:4, 11:14] == 2).all()
+
+
+def test_new_segments_do_not_take_given_ids():
     ids = torch.zeros(6, 12, dtype=torch.int32)
     ids[1:4, 1:4] = ids[1:4, 7:10] = 2
-    classes = torch.where(ids == 2, CAR, VOID)
-    result, segments = split(ids, classes, given_ids={2})
-    assert torch.equal(result, ids) and [s["id"] for s in segments] == [2]
-    _, segments = split(ids, classes, given_ids={1, 3})
+    given = torch.zeros(6, 12, dtype=torch.int64)
+    given[0, 0], given[0, 1] = 1, 3  # given, and nothing of them in the map
+    _, segments = split(ids, torch.where(ids == 2, CAR, VOID), given=given)
     assert [s["id"] for s in segments] == [2, 4]
 
 

@@ -33,7 +33,8 @@ class SegmentClassifier(nn.Module):
 
         Args:
             decoded: by output key what the tasks gave.
-            entry: the input dict; where segments are given, with their ids as ``given_ids``.
+            entry: the input dict; where segments are given, with their pixels as ``given``, (H, W)
+                ids and 0 elsewhere.
             features: (C', h, w), image condition.
 
         Returns:
@@ -45,7 +46,7 @@ class SegmentClassifier(nn.Module):
             class_probs=self.class_probs(decoded, entry, features),
             fill_stuff_area=self.fill_stuff_area,
             split_area=self.split_area,
-            given_ids=entry.get("given_ids", ()),
+            given=entry.get("given"),
         )
 
 

@@ -20,7 +20,7 @@ def assemble_output(
     class_probs: Tensor | None = None,
     fill_stuff_area: int = -1,
     split_area: int = -1,
-    given_ids: Sequence[int] = (),
+    given: Tensor | None = None,
 ) -> dict[str, Any]:
     """One picture's output dict.
 
@@ -31,7 +31,7 @@ def assemble_output(
         class_probs: (C + 1, H, W) that vote for the segments' classes.
         fill_stuff_area: see ``MODEL.LDMSEG.POSTPROCESS.FILL_STUFF_AREA``.
         split_area: see ``MODEL.LDMSEG.POSTPROCESS.SPLIT_AREA``.
-        given_ids: see :func:`merge_classes`.
+        given: (H, W) ids of given pixels, see :func:`split_segments`; None: nothing is given.
 
     Returns:
         ``decoded``, in which ``panoptic_seg`` has categories where ``class_probs`` is given, and
@@ -50,7 +50,7 @@ def assemble_output(
                 class_probs,
                 is_thing=classes.is_thing,
                 min_area=split_area,
-                given_ids=given_ids,
+                given=given,
             )
         panoptic, segments_info = merge_classes(
             panoptic,
@@ -59,7 +59,7 @@ def assemble_output(
             is_thing=classes.is_thing,
             fill_void=fill_stuff_area >= 0,
             min_stuff_area=max(fill_stuff_area, 0),
-            given_ids=given_ids,
+            given_ids=() if given is None else set(given.unique().tolist()) - {0},
         )
         output.update(with_instances((panoptic, segments_info)))
         if "sem_seg" not in decoded:
