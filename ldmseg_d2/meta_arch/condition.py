@@ -87,11 +87,12 @@ def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
             f"MODEL.PIXEL_MEAN and PIXEL_STD at 127.5 (they are {cfg.MODEL.PIXEL_MEAN} and "
             f"{cfg.MODEL.PIXEL_STD})"
         )
-    if encoder.FREEZE and not built.is_pretrained and not cfg.MODEL.WEIGHTS:
+    has_weights = built.is_pretrained or encoder.WEIGHTS or cfg.MODEL.WEIGHTS
+    if encoder.FREEZE and not has_weights:
         logger.warning(
             "MODEL.LDMSEG.IMAGE_ENCODER: %s is frozen with random weights, and the checkpoints of "
-            "a training leave frozen weights out: set its OPTIONS.PRETRAINED, or MODEL.WEIGHTS to "
-            "a file that has them",
+            "a training leave frozen weights out: set its OPTIONS.PRETRAINED, its WEIGHTS, or "
+            "MODEL.WEIGHTS to a file that has them",
             encoder.NAME,
         )
     _load_part(cfg, built, "image_encoder")

@@ -63,7 +63,10 @@ class CellHead(nn.Module):
         """
         super().__init__()
         if subdivision < 1:
-            raise ValueError(f"CellHead needs a subdivision of at least 1, got {subdivision}")
+            raise ValueError(
+                "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_SUBDIVISION must be at least 1, got "
+                f"{subdivision}"
+            )
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.subdivision = subdivision

@@ -68,7 +68,7 @@ def test_cell_loss_is_the_mean_of_the_labelled_pixels(seed, subdivision):
 
 
 def test_a_subdivision_below_one_is_refused():
-    with pytest.raises(ValueError, match="subdivision of at least 1, got 0"):
+    with pytest.raises(ValueError, match="CELL_LOSS_SUBDIVISION must be at least 1, got 0"):
         CellHead(in_channels=5, num_classes=3, subdivision=0)
 
 
