@@ -11,7 +11,7 @@ from detectron2.config import CfgNode as CN
 
 from .baselines import add_baseline_config
 from .benchmark import add_benchmark_config
-from .model import add_model_config
+from .model import PADDINGS, add_model_config
 from .solver import add_solver_config
 from .tasks import CLASSIFIERS, TASK_MODES, add_task_config
 
@@ -21,6 +21,7 @@ __all__ = [
     "ID_ASSIGNMENTS",
     "LOSS_WEIGHTINGS",
     "MATCHED_ASSIGNMENTS",
+    "PADDINGS",
     "PREDICTION_TYPES",
     "SAMPLERS",
     "TASK_MODES",

@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode as CN
 
+# Of a photo that is no square.
+PADDINGS = ("mean", "edge")
+
 
 def add_model_config(cfg: CN) -> None:
     """Add the keys of autoencoder, diffusion, sampler, networks and post-processing, in place."""
@@ -197,6 +200,10 @@ def _add_diffusion_config(cfg: CN) -> None:
     e.NAME = "ConvImageEncoder"
     # Channels of the image condition; see DENOISER.CONDITIONING for how it enters.
     e.OUT_CHANNELS = 4
+    # What fills a photo up to the square of IMAGE_SIZE, at the right and bottom: "mean", the mean
+    # photo, or "edge", its last column and row repeated. Crops seldom show an end of the photo, and
+    # there a model that learnt from crops takes the mean photo for an object.
+    e.PADDING = "mean"
     # Frozen: eval mode, no gradient, not in the checkpoint. Of DINOv2 and timm's networks this is
     # the backbone (the projection after it is always trained), of the others the whole encoder.
     e.FREEZE = False

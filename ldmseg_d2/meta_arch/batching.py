@@ -11,6 +11,7 @@ from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..config import PADDINGS
 from ..structures import assign_ids, keep_largest
 
 logger = logging.getLogger(__name__)
@@ -91,20 +92,27 @@ class SampleRandomness:
         )
 
 
-def stack_images(batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor) -> Tensor:
+def stack_images(
+    batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor, *, padding: str = "mean"
+) -> Tensor:
     """Normalise photos and pad them at the right and bottom to one square.
 
     Args:
         batched_inputs: dicts with ``image``, uint8 (3, h, w) RGB, h and w at most ``size``.
         size: side S of the square.
         mean, std: (3, 1, 1), in the photos' units.
+        padding: one of ``PADDINGS``: the mean photo, or the photo's last column and row, repeated.
 
     Returns:
-        (B, 3, S, S) float32; padding is 0, the mean photo.
+        (B, 3, S, S) float32.
 
     Raises:
-        ValueError: a photo is larger than the square.
+        ValueError: a photo is larger than the square, or unknown padding.
     """
+    if padding not in PADDINGS:
+        raise ValueError(
+            f"MODEL.LDMSEG.IMAGE_ENCODER.PADDING is {padding!r}; allowed: {', '.join(PADDINGS)}"
+        )
     images = []
     for entry in batched_inputs:
         image = entry["image"].to(mean.device)
@@ -114,7 +122,13 @@ def stack_images(batched_inputs: Sequence[dict], size: int, mean: Tensor, std: T
                 f"{tuple(image.shape[-2:])}, larger than INPUT.LDMSEG.IMAGE_SIZE {size}: resize it "
                 "as PanopticDatasetMapper does"
             )
-        images.append(pad_to_square((image - mean) / std, size))
+        image = (image - mean) / std
+        if padding == "edge":
+            height, width = image.shape[-2:]
+            pad = (0, size - width, 0, size - height)
+            images.append(F.pad(image.unsqueeze(0), pad, mode="replicate")[0])
+        else:
+            images.append(pad_to_square(image, size))
     return torch.stack(images)
 
 

@@ -29,6 +29,7 @@ class LDMSegImageEncoder(nn.Module):
         supervision: CellSupervision,
         image_size: int,
         train_size: int = 0,
+        padding: str = "mean",
         pixel_mean: list[float],
         pixel_std: list[float],
     ) -> None:
@@ -38,6 +39,7 @@ class LDMSegImageEncoder(nn.Module):
             supervision: its loss.
             image_size: side S of the square that the encoder sees, pixels.
             train_size: the square's side in training; 0: ``image_size``.
+            padding: see :func:`stack_images`.
             pixel_mean, pixel_std: of the photo's R, G, B.
         """
         super().__init__()
@@ -45,6 +47,7 @@ class LDMSegImageEncoder(nn.Module):
         self.supervision = supervision
         self.image_size = image_size
         self.train_size = train_size or image_size
+        self.padding = padding
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
@@ -62,6 +65,7 @@ class LDMSegImageEncoder(nn.Module):
             "supervision": supervision,
             "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
             "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
+            "padding": cfg.MODEL.LDMSEG.IMAGE_ENCODER.PADDING,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
@@ -85,7 +89,9 @@ class LDMSegImageEncoder(nn.Module):
             probabilities.
         """
         side = self.train_size if self.training else self.image_size
-        images = stack_images(batched_inputs, side, self.pixel_mean, self.pixel_std)
+        images = stack_images(
+            batched_inputs, side, self.pixel_mean, self.pixel_std, padding=self.padding
+        )
         features = self.image_encoder(images)  # [B, C', h, w]
         if self.training:
             return self.supervision.losses(features, batched_inputs, side)

@@ -57,6 +57,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         train_inpainting_prob: float = 0.0,
         given_segments_share: float = 0.5,
         train_size: int = 0,
+        padding: str = "mean",
         freeze_image_encoder: bool = False,
         latent_cache: LatentCache | None = None,
         classifier: SegmentClassifier | None = None,
@@ -84,6 +85,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             train_inpainting_prob: share of training samples that have some cells given.
             given_segments_share: share of these in which whole segments are given.
             train_size: side of the square in training, pixels; 0: ``image_size``.
+            padding: of photos, see :func:`stack_images`.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             latent_cache: keeps what a frozen image encoder gives in training.
             classifier: gives segments their classes; None: they have none.
@@ -110,6 +112,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.scheduler = scheduler
         self.image_size = image_size
         self.train_size = train_size or image_size
+        self.padding = padding
         self.num_inference_steps = num_inference_steps
         self.inpainting = inpainting or InpaintingOptions()
         self.noise_options = noise_options or NoiseOptions()
@@ -153,6 +156,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
             "given_segments_share": ldmseg.TRAIN_INPAINTING.SEGMENTS_SHARE,
             "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
+            "padding": ldmseg.IMAGE_ENCODER.PADDING,
             "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
             "latent_cache": build_latent_cache(cfg),
             "classifier": build_classifier(cfg),
@@ -206,7 +210,9 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             ``panoptic_seg``.
         """
         side = self.train_size if self.training else self.image_size
-        images = stack_images(batched_inputs, side, self.pixel_mean, self.pixel_std)
+        images = stack_images(
+            batched_inputs, side, self.pixel_mean, self.pixel_std, padding=self.padding
+        )
         cache = self.latent_cache if self.training else None
         features = cache(batched_inputs, images, self) if cache else self.image_features(images)
         condition = self._condition(features)

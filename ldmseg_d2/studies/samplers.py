@@ -213,7 +213,13 @@ class SamplerStudy:
         if not self._batches:
             model = self.model
             for entries in build_test_loader(self.cfg, self.cfg.DATASETS.TEST[0]):
-                images = stack_images(entries, model.image_size, model.pixel_mean, model.pixel_std)
+                images = stack_images(
+                    entries,
+                    model.image_size,
+                    model.pixel_mean,
+                    model.pixel_std,
+                    padding=model.padding,
+                )
                 self._batches.append((entries, model.encode_images(images)))
         return self._batches
 

@@ -1,11 +1,13 @@
 """The image encoder alone, and the condition that it makes for LDMSeg."""
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 from tiny import CLASSES, JOINT, tiny_config, tiny_multitask_batch
 from torch.nn import functional as F
 
+from ldmseg_d2.meta_arch.batching import stack_images
 from ldmseg_d2.meta_arch.condition import CellSupervision, condition_channels
 from ldmseg_d2.modeling.class_head import CellHead
 
@@ -155,3 +157,33 @@ def test_settings_that_need_the_layer():
         build("MODEL.META_ARCHITECTURE", "LDMSegImageEncoder")
     with pytest.raises(ValueError, match="CELL_PROBS needs the layer of CELL_LOSS_WEIGHT"):
         build(f"{ENCODER}.CELL_PROBS", True)
+
+
+@pytest.mark.parametrize("padding", ["mean", "edge"])
+def test_what_fills_a_photo_up(padding):
+    photo = torch.randint(0, 255, (3, 20, 30), dtype=torch.uint8)
+    mean, std = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 50.0)
+    (square,) = stack_images([{"image": photo}], 32, mean, std, padding=padding)
+    expected = np.pad(
+        (photo.numpy() - 100.0) / 50.0,
+        [(0, 0), (0, 12), (0, 2)],
+        **({"mode": "edge"} if padding == "edge" else {"mode": "constant"}),
+    )
+    torch.testing.assert_close(square, torch.from_numpy(expected).float())
+
+
+def test_padding_reaches_both_models_and_unknown_one_is_named():
+    key = f"{ENCODER}.PADDING"
+    entry = {**inputs(1)[0], "height": 40, "width": 64}
+    entry["image"] = entry["image"][:, :40]
+    for opts in (CELLS, ALONE):
+        model = build(*opts, key, "edge").eval()
+        seen = []
+        model.image_encoder.register_forward_pre_hook(
+            lambda _, args, seen=seen: seen.append(args[0])
+        )
+        with torch.no_grad():
+            model([entry])
+        assert torch.equal(seen[0][0, :, 40:], seen[0][0, :, 39:40].expand(-1, 24, -1))
+    with pytest.raises(ValueError, match="IMAGE_ENCODER.PADDING is 'zeros'; allowed: mean, edge"):
+        build(*ALONE, key, "zeros")([entry])
