@@ -214,8 +214,10 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             batched_inputs, side, self.pixel_mean, self.pixel_std, padding=self.padding
         )
         cache = self.latent_cache if self.training else None
-        features = cache(batched_inputs, images, self) if cache else self.image_features(images)
-        condition = self._condition(features)
+        if cache:
+            condition = self._condition(cache(batched_inputs, images, self))
+        else:
+            condition = self.encode_images(images)
         if self.training:
             return training_losses(self, batched_inputs, condition)
         return generate(self, batched_inputs, condition)

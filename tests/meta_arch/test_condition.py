@@ -27,7 +27,7 @@ def inputs(num=2):
 
 
 def test_loss_and_semantic_map_are_those_of_the_cells():
-    model, batch = build(*ALONE), inputs()
+    model, batch = build(*ALONE, f"{ENCODER}.PADDING", "mean"), inputs()
     batch[1]["image"], batch[1]["sem_seg"] = (
         batch[1][key][..., :40] for key in ("image", "sem_seg")
     )

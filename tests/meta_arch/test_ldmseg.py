@@ -99,7 +99,8 @@ def test_return_steps_decodes_intermediate_predictions():
 
 def test_padding_is_cut_away():
     """A photo smaller than the square: the result shows the photo, not the padding."""
-    model = build("MODEL.LDMSEG.POSTPROCESS.MIN_SEGMENT_SCORE", 0.0).eval()
+    padding = ("MODEL.LDMSEG.IMAGE_ENCODER.PADDING", "mean")
+    model = build("MODEL.LDMSEG.POSTPROCESS.MIN_SEGMENT_SCORE", 0.0, *padding).eval()
     entry = tiny_batch(1, annotated=False)[0]
     entry["image"] = entry["image"][:, :48]
     entry["height"] = 48
