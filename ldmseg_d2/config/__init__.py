@@ -11,7 +11,7 @@ from detectron2.config import CfgNode as CN
 
 from .baselines import add_baseline_config
 from .benchmark import add_benchmark_config
-from .model import PADDINGS, add_model_config
+from .model import add_model_config
 from .solver import add_solver_config
 from .tasks import CLASSIFIERS, TASK_MODES, add_task_config
 
@@ -39,6 +39,7 @@ SAMPLERS = ("DDIM", "DDPM", "DPMSolver++", "UniPC", "LCM", "Heun")
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
 BETA_SCHEDULES = ("scaled_linear", "linear", "cosine", "squaredcos_cap_v2")
 TIMESTEP_SAMPLINGS = ("uniform", "high_noise")
+PADDINGS = ("mean", "edge")
 
 
 def add_ldmseg_config(cfg: CN) -> None:

@@ -2,9 +2,6 @@
 
 from detectron2.config import CfgNode as CN
 
-# Of a photo that is no square.
-PADDINGS = ("mean", "edge")
-
 
 def add_model_config(cfg: CN) -> None:
     """Add the keys of autoencoder, diffusion, sampler, networks and post-processing, in place."""

@@ -3,6 +3,7 @@
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -102,18 +103,10 @@ class LDMSegImageEncoder(nn.Module):
             align_corners=False,
         )
         return [
-            {"sem_seg": _picture_probs(one, entry)}
+            {
+                "sem_seg": sem_seg_postprocess(
+                    one, shown_size(entry), entry["height"], entry["width"]
+                ).softmax(dim=0)
+            }
             for one, entry in zip(logits, batched_inputs, strict=True)
         ]
-
-
-def _picture_probs(logits: Tensor, entry: dict) -> Tensor:
-    """(C, H, W) probabilities of a picture from the logits (C, S, S) of its square."""
-    height, width = shown_size(entry)
-    resized = F.interpolate(
-        logits[None, :, :height, :width],
-        size=(entry["height"], entry["width"]),
-        mode="bilinear",
-        align_corners=False,
-    )
-    return resized[0].softmax(dim=0)
