@@ -152,11 +152,15 @@ def _load_part(cfg: CfgNode, module: nn.Module, name: str) -> None:
         return
     source = f"MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS {encoder.WEIGHTS}"
     prefix = f"{name}."
-    state = {
-        key.removeprefix(prefix): value
-        for key, value in load_weights(encoder.WEIGHTS).items()
-        if key.startswith(prefix)
-    }
+    try:
+        weights = load_weights(encoder.WEIGHTS)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"MODEL.LDMSEG.IMAGE_ENCODER.WEIGHTS: {error} Train the encoder before, by a config "
+            "whose MODEL.META_ARCHITECTURE is LDMSegImageEncoder, or set the key to '' to start "
+            "from what OPTIONS build"
+        ) from error
+    state = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     if not state:
         raise ValueError(
             f"{source}: no weights of {prefix}* in it. Give a checkpoint of LDMSegImageEncoder, or "

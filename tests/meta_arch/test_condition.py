@@ -137,7 +137,9 @@ def test_a_trained_encoder_is_taken_over(tmp_path):
     build_model(tiny)
     # But not what is frozen, which no checkpoint holds.
     tiny.MODEL.LDMSEG.IMAGE_ENCODER.FREEZE = True
-    with pytest.raises(FileNotFoundError, match="gone.pth"):
+    with pytest.raises(
+        FileNotFoundError, match="IMAGE_ENCODER.WEIGHTS: .*gone.pth.* Train the enc"
+    ):
         build_model(tiny)
 
 
