@@ -86,11 +86,13 @@ def _check_registered(name: str) -> None:
     """Raises ValueError, with names that look alike, unless `name` is registered."""
     if name in DatasetCatalog:
         return
-    near = difflib.get_close_matches(name, DatasetCatalog.list(), n=5, cutoff=0.5)
+    names = DatasetCatalog.list()
+    near = [n for n in names if name and name in n][:5]  # "camvid": "camvid_panoptic_val"
+    near = near or difflib.get_close_matches(name, names, n=5, cutoff=0.5)
     raise ValueError(
         f"data set {name!r} is not registered"
-        + (f"; did you mean one of {near}?" if near else "")
-        + " DatasetCatalog.list() lists all names; the docs say how to register your own"
+        + (f"; did you mean one of {near}? " if near else ". ")
+        + "DatasetCatalog.list() lists all names; docs/CUSTOM_DATA.md says how to register your own"
     )
 
 

@@ -92,6 +92,15 @@ class SampleRandomness:
         )
 
 
+def check_padding(padding: str) -> str:
+    """``padding`` as it is; ValueError unless it is one of ``PADDINGS``."""
+    if padding not in PADDINGS:
+        raise ValueError(
+            f"MODEL.LDMSEG.IMAGE_ENCODER.PADDING is {padding!r}; allowed: {', '.join(PADDINGS)}"
+        )
+    return padding
+
+
 def stack_images(
     batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor, *, padding: str = "mean"
 ) -> Tensor:
@@ -109,10 +118,7 @@ def stack_images(
     Raises:
         ValueError: a photo is larger than the square, or unknown padding.
     """
-    if padding not in PADDINGS:
-        raise ValueError(
-            f"MODEL.LDMSEG.IMAGE_ENCODER.PADDING is {padding!r}; allowed: {', '.join(PADDINGS)}"
-        )
+    check_padding(padding)
     images = []
     for entry in batched_inputs:
         image = entry["image"].to(mean.device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.image_encoder import ImageEncoder
-from .batching import shown_size, stack_images
+from .batching import check_padding, shown_size, stack_images
 from .build import pixel_statistics
 from .condition import CellSupervision, build_condition_encoder, build_supervision
 
@@ -48,7 +48,7 @@ class LDMSegImageEncoder(nn.Module):
         self.supervision = supervision
         self.image_size = image_size
         self.train_size = train_size or image_size
-        self.padding = padding
+        self.padding = check_padding(padding)
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)

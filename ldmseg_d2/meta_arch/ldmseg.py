@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..diffusion import predicted_x0
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
-from .batching import stack_images
+from .batching import check_padding, stack_images
 from .build import (
     FrozenPartsMixin,
     build_autoencoders,
@@ -112,7 +112,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self.scheduler = scheduler
         self.image_size = image_size
         self.train_size = train_size or image_size
-        self.padding = padding
+        self.padding = check_padding(padding)
         self.num_inference_steps = num_inference_steps
         self.inpainting = inpainting or InpaintingOptions()
         self.noise_options = noise_options or NoiseOptions()

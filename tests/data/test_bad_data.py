@@ -131,6 +131,10 @@ def test_unknown_mapper():
 def test_unknown_data_set_names_near_matches():
     with pytest.raises(ValueError, match="'scene_train' is not registered.*'scenes_train'"):
         build_train_loader(tiny_config(train="scene_train"))
+    with pytest.raises(ValueError, match=r"one of \[.*'camvid_panoptic_val'.*\]\? Data"):
+        load_dataset_dicts(["camvid"])
+    with pytest.raises(ValueError, match=r"'###' is not registered\. DatasetCatalog.list"):
+        load_dataset_dicts(["###"])
     with pytest.raises(ValueError, match="DATASETS.TRAIN"):
         load_dataset_dicts([])
 

@@ -187,5 +187,6 @@ def test_padding_reaches_both_models_and_unknown_one_is_named():
         with torch.no_grad():
             model([entry])
         assert torch.equal(seen[0][0, :, 40:], seen[0][0, :, 39:40].expand(-1, 24, -1))
-    with pytest.raises(ValueError, match="IMAGE_ENCODER.PADDING is 'zeros'; allowed: mean, edge"):
-        build(*ALONE, key, "zeros")([entry])
+    for opts in (CELLS, ALONE):
+        with pytest.raises(ValueError, match="ENCODER.PADDING is 'zeros'; allowed: mean, edge"):
+            build(*opts, key, "zeros")
