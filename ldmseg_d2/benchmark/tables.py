@@ -78,6 +78,21 @@ def _training_cells(model: Mapping[str, Any]) -> list[str]:
     return [f"{model['parameters'] / 1e6:.2f}", minutes, iterations]
 
 
+def seeds_table(models: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: each training at the model's own steps, a row a seed; "" where no model has two."""
+    rows = []
+    for model in models:
+        row = next(row for row in model["rows"] if row["own"])
+        for training, results in zip(model["trainings"], row["results"], strict=True):
+            cells = [metric([results], *which) for which in METRICS]
+            minutes, iterations = _training_cells({**model, "trainings": [training]})[1:]
+            rows.append([row["title"], str(training["seed"]), *cells, minutes, iterations])
+    if len(rows) == len(models):
+        return ""
+    header = ["model", "seed", *COLUMNS, "training, minutes", "iterations"]
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
+
+
 def speed_table(models: Sequence[Mapping[str, Any]]) -> str:
     """Markdown: what each model costs at each number of steps."""
     rows = []
@@ -201,6 +216,8 @@ def page_section(
         if "limits" in r
     ]
     lines = [f"## {title}", "", quality_table(models), "", speed_table(models), ""]
+    if seeds := seeds_table(models):
+        lines += ["### Seed by seed", "", seeds, ""]
     if edges:
         low, high = edges[0]
         lines += ["### What it is limited by", "", limits_table(models), ""]

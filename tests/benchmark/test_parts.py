@@ -255,3 +255,27 @@ def test_tables_say_what_was_measured():
     assert "missed or invented (RQ 50.0, SQ 80.0; 30 %" in first
     assert "allows PQ 90.0, of which it reaches 40.0" in first and "allows" not in second
     assert json.dumps(models)
+
+
+def test_several_seeds_stand_in_a_table_of_their_own():
+    model = model_record("Ours", 40.0, ceiling=90.0)
+    row, (training,) = model["rows"][0], model["trainings"]
+    second = {"panoptic_class_agnostic": {"PQ": 50.0}, "sem_seg": {"mIoU": 7.0}}
+    model["rows"] = [{**row, "own": False}, {**row, "results": [row["results"][0], second]}]
+    stages = [{**stage, "iterations": 9} for stage in training["stages"]]
+    model["trainings"] = [
+        {**training, "seed": 0},
+        {**training, "seed": 3, "stages": stages, "seconds": 90.0},
+    ]
+    given = {**model_record("Given", 60.0), "trainings": [{"seed": 0, "stages": []}]}
+    given["rows"][0]["results"] = given["rows"][0]["results"][:1]
+    cells = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in tables.seeds_table([model, given]).splitlines()[2:]
+    ]
+    assert cells == [
+        ["Ours", "0", *["-"] * 5, "40.0", "-", "1.0", "5 + 5"],
+        ["Ours", "3", *["-"] * 5, "50.0", "7.0", "1.5", "9 + 9"],
+        ["Given", "0", *["-"] * 5, "60.0", "-", "-", "-"],
+    ]
+    assert tables.seeds_table([given]) == ""
