@@ -32,7 +32,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=4.5, help="of each training")
     parser.add_argument("--stage1-minutes", type=float, help="of each autoencoder; as --minutes")
     parser.add_argument("--iterations", type=int, default=0, help="instead of minutes")
-    parser.add_argument("--factors", nargs="*", choices=FACTORS, default=list(FACTORS))
+    parser.add_argument(
+        "--factors", nargs="*", choices=FACTORS, default=list(FACTORS), metavar="FACTOR",
+        help=f"of {', '.join(FACTORS)}; all, if not given. Another option has to stand between "
+        "them and KEY VALUE",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=100, help="pictures of each evaluation")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4, 20], help="of the sampler")
