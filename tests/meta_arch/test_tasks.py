@@ -78,7 +78,8 @@ def clean_latents(model, entry):
 
 def test_joint_losses_are_the_mean_over_all_valid_latents():
     """The shipped config predicts x0 with a uniform weight, so the error is plain."""
-    model = build(JOINT, "MODEL.LDMSEG.ID_ASSIGNMENT", "ordered", *NO_INPAINTING).train()
+    opts = ("MODEL.LDMSEG.DIFFUSION.SELF_ALIGNED_PROB", 0.0, *NO_INPAINTING)
+    model = build(JOINT, "MODEL.LDMSEG.ID_ASSIGNMENT", "ordered", *opts).train()
     recorder = Recorder(model)
     batch = tiny_multitask_batch()
     with EventStorage() as storage:
