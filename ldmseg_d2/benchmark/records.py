@@ -1,6 +1,7 @@
 """What is kept of a phase, and on which machine it was measured."""
 
 import json
+import logging
 import platform
 import sys
 from collections.abc import Callable
@@ -14,21 +15,34 @@ import torch
 from ldmseg_d2.engine.reporting import write_results
 from ldmseg_d2.studies.runs import check_same, commit
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("torchvision", "diffusers", "transformers", "timm", "numpy")
 
 
-def once(path: Path, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
+def once(
+    path: Path, settings: dict[str, Any], make: Callable[[], Any], *, models: Any = None
+) -> Any:
     """Read what was made before with the same settings, or make and keep it.
 
+    Args:
+        path: JSON file where it is kept.
+        settings: which it was made with, as JSON.
+        make: gives the result, as JSON.
+        models: which trained models were measured. With others, such as those of another seed, it
+            is made again, whatever the settings.
+
     Raises:
-        ValueError: it was made with other settings; the message names the key.
+        ValueError: it was made of the same models with other settings; the message names the key.
     """
-    settings = json.loads(json.dumps(settings))
+    wanted = json.loads(json.dumps({"models": models, "settings": settings}))
     if path.is_file():
         kept = json.loads(path.read_text())
-        check_same(kept["settings"], settings, path)
-    else:
-        write_results(path, {"settings": settings, "result": make()})
+        if kept.get("models") == wanted["models"]:
+            check_same(kept["settings"], wanted["settings"], path)
+            return kept["result"]
+        logger.info("Other models than before: %s is measured again", path)
+    write_results(path, {**wanted, "result": make()})
     return json.loads(path.read_text())["result"]
 
 

@@ -1,7 +1,5 @@
 """The benchmark from end to end; every phase of every model is done once."""
 
-import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +28,6 @@ from .plots import draw_panel
 from .quality import evaluate
 from .records import environment, once
 from .training import train_contender
-
-logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -186,6 +182,10 @@ class Session:
             found.append(once(path, settings, lambda cfg=cfg: evaluate(cfg, Demo(cfg).model)))
         return found
 
+    def _first_weights(self, contender: Contender) -> str:
+        """Those that costs are measured of."""
+        return self.trained[contender.name][0]["weights"]
+
     def _demo(self, contender: Contender) -> Demo:
         """The model of the first seed, kept."""
         if contender.name not in self._demos:
@@ -234,20 +234,15 @@ class Session:
                 ),
             }
 
-        return once(self.settings.output / "costs" / f"{contender.folder}.json", settings, measure)
+        path = self.settings.output / "costs" / f"{contender.folder}.json"
+        return once(path, settings, measure, models=self._first_weights(contender))
 
     def _latency(self) -> dict[str, dict[str, float]]:
         """Of every model at each of its numbers of steps, all in turn."""
         s = self.settings
         entries = {
-            c.title(steps): self.trained[c.name][0]["weights"]
-            for c in self.contenders
-            for steps in c.steps
+            c.title(steps): self._first_weights(c) for c in self.contenders for steps in c.steps
         }
-        path = s.output / "latency.json"
-        if path.is_file() and json.loads(path.read_text())["settings"]["entries"] != entries:
-            logger.info("Other models than before: all latencies are measured again")
-            path.unlink()
 
         def measure() -> dict[str, dict[str, float]]:
             calls = {}
@@ -264,7 +259,8 @@ class Session:
             reference = next(iter(found.values()))["median_ms"]
             return {k: {**v, "relative": v["median_ms"] / reference} for k, v in found.items()}
 
-        return once(path, {**self._machine(), "rounds": s.rounds, "entries": entries}, measure)
+        settings = {**self._machine(), "rounds": s.rounds}
+        return once(s.output / "latency.json", settings, measure, models=entries)
 
     def _throughput(self, contender: Contender) -> dict[str, float]:
         """Pictures a second by batch size, at the model's own number of steps."""
@@ -277,10 +273,9 @@ class Session:
                 clock=clocks(self.device),
             )
 
-        weights = self.trained[contender.name][0]["weights"]
-        settings = {**self._machine(), "weights": weights, "steps": contender.own_steps}
+        settings = {**self._machine(), "steps": contender.own_steps}
         path = self.settings.output / "costs" / f"{contender.folder}.throughput.json"
-        return once(path, settings, measure)
+        return once(path, settings, measure, models=self._first_weights(contender))
 
     def _machine(self) -> dict[str, Any]:
         found = environment(self.device)

@@ -12,6 +12,7 @@ from tiny import JOINT, LDMSEG, tiny_batch, tiny_config
 
 from ldmseg_d2.benchmark import Budget, Session, Settings, budget, costs, read_contenders, tables
 from ldmseg_d2.benchmark.quality import LimitsEvaluator
+from ldmseg_d2.benchmark.records import once
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.data.panoptic_annotations import read_id_png
@@ -56,6 +57,21 @@ def test_a_time_becomes_iterations_once(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="one iteration takes 6.00 s.*Give more time"):
         make_plan(tmp_path / "d", "10s", 6.0, monkeypatch)
     assert not (tmp_path / "d").exists()
+
+
+def test_costs_are_of_the_models_at_hand(tmp_path):
+    path, made = tmp_path / "costs.json", iter(range(9))
+
+    def measure(models, **settings):
+        return once(path, settings, lambda: next(made), models=models)
+
+    assert measure("seed1/model.pth", SEED=1) == 0
+    assert measure("seed1/model.pth", SEED=1) == 0
+    # Another seed comes first now: its own costs, not an error, and not the other's.
+    assert measure("seed0/model.pth", SEED=0) == 1
+    assert measure("seed0/model.pth", SEED=0) == 1
+    with pytest.raises(ValueError, match="rounds is None there, 5 was asked for"):
+        measure("seed0/model.pth", SEED=0, rounds=5)
 
 
 def test_a_curve_of_the_first_benchmarks_is_read(tmp_path):
