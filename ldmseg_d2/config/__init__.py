@@ -113,6 +113,9 @@ def _add_input_config(cfg: CN) -> None:
     cfg.INPUT.LDMSEG.MIN_SEGMENT_AREA = 10
     # Load segment ids at test as well: needed to evaluate reconstruction (stage 1).
     cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST = False
+    # Memory in GB in which every process of the training loader keeps decoded photos and
+    # annotations: of what fits, later epochs decode nothing. Batches are the same. 0: off.
+    cfg.DATALOADER.CACHE_GB = 0.0
     # Depth beside data sets that have none: a list of [data set, folder, PNG value of one metre],
     # e.g. [["coco_2017_train_panoptic", "coco/depth_train", 256.0]]. Folders hold 16-bit PNGs (0 is
     # invalid) named as the photos are; relative ones are taken below DETECTRON2_DATASETS. It

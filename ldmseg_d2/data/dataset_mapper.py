@@ -14,6 +14,8 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils.registry import Registry
 
+from .augmentations import build_augmentations
+from .decoded_cache import DecodedCache
 from .panoptic_annotations import (
     index_segments,
     join_bytes,
@@ -27,18 +29,14 @@ from .panoptic_annotations import (
 __all__ = [
     "DATASET_MAPPER_REGISTRY",
     "PanopticDatasetMapper",
-    "ResizeLongestSide",
-    "build_augmentations",
     "build_dataset_mapper",
 ]
 
 logger = logging.getLogger(__name__)
 
 IGNORE_LABEL = 255
-RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
 # Keys whose content belongs to the photo before the augmentations.
 RAW_ANNOTATIONS = ("segments_info", "annotations")
-FLIPS = ("horizontal", "vertical", "none")
 
 DATASET_MAPPER_REGISTRY = Registry("DATASET_MAPPER")
 DATASET_MAPPER_REGISTRY.__doc__ = """
@@ -63,77 +61,6 @@ def build_dataset_mapper(cfg: CfgNode, is_train: bool) -> Any:
     return DATASET_MAPPER_REGISTRY.get(name)(cfg, is_train=is_train)
 
 
-class ResizeLongestSide(T.Augmentation):
-    """Resizes so that the longer side becomes `size` times a random scale, keeping the aspect.
-
-    `T.ResizeScale` does the same, but rounds the shorter side of a long, thin picture to 0 pixels.
-
-    Args:
-        size: pixels of the longer side at scale 1.
-        scale_range: the scale is drawn uniformly from it; (1, 1) draws no random number.
-    """
-
-    def __init__(self, size: int, scale_range: tuple[float, float] = (1.0, 1.0)):
-        super().__init__()
-        self._init(locals())
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        low, high = self.scale_range
-        longest = self.size * (low if low == high else self._rand_range(low, high))
-        h, w = image.shape[:2]
-        new_h, new_w = (max(1, round(side * longest / max(h, w))) for side in (h, w))
-        return T.ResizeTransform(h, w, new_h, new_w)
-
-
-def build_augmentations(
-    *,
-    image_size: int,
-    resize: str,
-    jitter_scale: tuple[float, float],
-    random_flip: str,
-    is_train: bool,
-    train_size: int = 0,
-) -> list[T.Augmentation]:
-    """Builds Detectron2 augmentations whose result is at most image_size x image_size.
-
-    Args:
-        image_size: pixels.
-        resize: "square", "longest_side" or "large_scale_jitter" (at test: as "longest_side").
-        jitter_scale: range of the scale of "large_scale_jitter".
-        random_flip: "horizontal", "vertical" or "none"; never at test.
-        is_train: False leaves out whatever is random.
-        train_size: side of the crops of "large_scale_jitter", pixels; 0: image_size.
-
-    Raises:
-        ValueError: for any other `resize` or `random_flip`, or crops that nothing makes.
-    """
-    if resize not in RESIZE_MODES:
-        raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")
-    if random_flip not in FLIPS:
-        raise ValueError(f"INPUT.RANDOM_FLIP is {random_flip!r}, allowed are {FLIPS}")
-    crop = train_size or image_size
-    if crop > image_size or (crop < image_size and resize != "large_scale_jitter"):
-        raise ValueError(
-            f"INPUT.LDMSEG.TRAIN_SIZE {train_size} is for random crops: it must be at most "
-            f"INPUT.LDMSEG.IMAGE_SIZE {image_size}, and needs INPUT.LDMSEG.RESIZE "
-            f"'large_scale_jitter', which is {resize!r}"
-        )
-    augmentations: list[T.Augmentation] = []
-    if resize == "square":
-        augmentations.append(T.Resize((image_size, image_size)))
-    elif resize == "large_scale_jitter" and is_train:
-        augmentations.append(ResizeLongestSide(image_size, tuple(jitter_scale)))
-        # Not T.FixedSizeCrop: it draws one number for both offsets, so that its crops lie on the
-        # diagonal, and it pads segmentations with 255. RandomCrop keeps smaller sides as they are.
-        augmentations.append(T.RandomCrop("absolute", (crop, crop)))
-    else:
-        augmentations.append(ResizeLongestSide(image_size))
-    if is_train and random_flip != "none":
-        vertical = random_flip == "vertical"
-        augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))
-    return augmentations
-
-
 @DATASET_MAPPER_REGISTRY.register()
 class PanopticDatasetMapper:
     """Maps a data set's dict to the input dict of LDMSeg's meta-architectures.
@@ -154,6 +81,7 @@ class PanopticDatasetMapper:
         image_format: str = "RGB",
         with_annotations: bool,
         min_segment_area: int = 0,
+        cache_gb: float = 0.0,
     ):
         """
         Args:
@@ -162,9 +90,16 @@ class PanopticDatasetMapper:
             with_annotations: read annotations as well.
             min_segment_area: segments with fewer pixels than this after the augmentations become
                 void; 0 or 1: all that are visible are kept.
+            cache_gb: decoded files that are kept in memory, see :class:`DecodedCache`.
+
+        Raises:
+            ValueError: `image_format` is another one, or `cache_gb` negative.
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}, allowed are 'RGB' and 'BGR'")
+        if cache_gb < 0:
+            raise ValueError(f"DATALOADER.CACHE_GB must be at least 0 (0: off), got {cache_gb}")
+        self.cache = DecodedCache(int(cache_gb * 1e9))
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.with_annotations = with_annotations
@@ -173,7 +108,7 @@ class PanopticDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP and INPUT.LDMSEG."""
+        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP, INPUT.LDMSEG and DATALOADER.CACHE_GB."""
         options = cfg.INPUT.LDMSEG
         return {
             "augmentations": build_augmentations(
@@ -188,6 +123,8 @@ class PanopticDatasetMapper:
             "with_annotations": is_train or options.ANNOTATIONS_AT_TEST,
             # At test the ground truth stays whole: metrics decide what they leave out.
             "min_segment_area": options.MIN_SEGMENT_AREA if is_train else 0,
+            # An evaluation sees every picture once.
+            "cache_gb": cfg.DATALOADER.CACHE_GB if is_train else 0.0,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +152,8 @@ class PanopticDatasetMapper:
             ValueError: if a file is damaged, sizes differ, or ids and `segments_info` differ.
         """
         record = {k: v for k, v in dataset_dict.items() if k not in RAW_ANNOTATIONS}
-        photo = read_photo(record["file_name"], self.image_format)
+        path = record["file_name"]
+        photo = self.cache(("photo", path), lambda: read_photo(path, self.image_format))
         detection_utils.check_image_size(record, photo)
         aug_input = T.AugInput(photo)
         transforms = self.augmentations(aug_input)
@@ -234,10 +172,17 @@ class PanopticDatasetMapper:
         if "pan_seg_file_name" not in record:
             record["sem_seg"] = self._load_sem_seg(record, transforms)
             return
-        path = record["pan_seg_file_name"]
-        id_map = read_id_png(path)
-        _check_size(id_map, record, path)
-        labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
+        path, known = record["pan_seg_file_name"], dataset_dict.get("segments_info")
+
+        def read() -> tuple[np.ndarray, list[dict[str, Any]]]:
+            id_map = read_id_png(path)
+            _check_size(id_map, record, path)
+            return index_segments(id_map, known, path)
+
+        # Labels follow the list's order, and two data sets may list one PNG's segments differently.
+        order = None if known is None else tuple(s["id"] for s in known)
+        labels, segments = self.cache(("segments", path, order), read)
+        segments = segments if known is None else known
         labels = _transform_labels(labels, len(segments), transforms)
         ids, kept = keep_segments(labels, segments, self.min_segment_area)
         record["segment_ids"] = torch.from_numpy(ids)
@@ -249,29 +194,36 @@ class PanopticDatasetMapper:
             classes = [IGNORE_LABEL, *(int(s["category_id"]) for s in segments)]
             record["sem_seg"] = torch.from_numpy(np.array(classes, dtype=np.int64)[labels])
 
-    @staticmethod
-    def _load_sem_seg(record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
+    def _load_sem_seg(self, record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
         path = record.get("sem_seg_file_name")
         if path is None:
             raise ValueError(
                 f"the dataset dict of {record['file_name']} has neither pan_seg_file_name nor "
                 "sem_seg_file_name: training, and cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST, need one"
             )
-        classes = read_gray_png(path, "semantic PNG")
-        _check_size(classes, record, path)
-        classes = transforms.apply_segmentation(classes.astype(np.uint8))
+
+        def read() -> np.ndarray:
+            classes = read_gray_png(path, "semantic PNG")
+            _check_size(classes, record, path)
+            return classes.astype(np.uint8)
+
+        classes = transforms.apply_segmentation(self.cache(("classes", path), read))
         return torch.from_numpy(classes.astype(np.int64))
 
-    @staticmethod
-    def _load_depth(record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
+    def _load_depth(self, record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
         path = record["depth_file_name"]
         if "depth_scale" not in record:
             raise ValueError(
                 f"the dataset dict of {path} has no depth_scale (the PNG's value per metre); the "
                 "loaders of ldmseg_d2.data take it from the data set's metadata"
             )
-        values = read_gray_png(path, "depth PNG")
-        _check_size(values, record, path)
+
+        def read() -> np.ndarray:
+            values = read_gray_png(path, "depth PNG")
+            _check_size(values, record, path)
+            return values
+
+        values = self.cache(("depth", path), read)
         # Nearest: a mean of a valid and an invalid (0) depth is no depth.
         values = _transform_labels(values, np.iinfo(np.uint16).max, transforms)
         return torch.from_numpy((values / record["depth_scale"]).astype(np.float32))

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 
 from ldmseg_d2 import config as ldmseg_config
-from ldmseg_d2.data.dataset_mapper import RESIZE_MODES
+from ldmseg_d2.data.augmentations import RESIZE_MODES
 
 from .optimizer import CLIP_TYPES, LR_SCHEDULERS
 from .other_models import add_config_of, use_our_mapper
