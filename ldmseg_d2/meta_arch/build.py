@@ -19,6 +19,7 @@ from ..modeling.weights import load_into, load_weights, without_prefixes
 from .condition import condition_channels
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
 from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
+from .tasks.outputs import Fusion
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,13 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
             f"MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
         )
     classes = dataset_classes(cfg)
-    post = ldmseg.POSTPROCESS
+    fusion = _build_fusion(ldmseg.POSTPROCESS)
     if ldmseg.CLASSIFIER == "semantic_task":
-        return SemanticVote(
-            classes, fill_stuff_area=post.FILL_STUFF_AREA, split_area=post.SPLIT_AREA
+        return SemanticVote(classes, fusion=fusion)
+    if fusion.region_area > 0:
+        raise ValueError(
+            f"MODEL.LDMSEG.POSTPROCESS.REGION_AREA {fusion.region_area} needs classes of pixels: "
+            "MODEL.LDMSEG.CLASSIFIER 'semantic_task', which is 'mask_pooling'. Set it to -1"
         )
     head = MaskPoolingHead(in_channels=condition_channels(cfg), num_classes=classes.num_classes)
     return MaskPooling(
@@ -147,7 +151,23 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         image_size=cfg.INPUT.LDMSEG.IMAGE_SIZE,
         loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
         train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
+        fusion=fusion,
+    )
+
+
+def _build_fusion(post: CfgNode) -> Fusion:
+    """From ``MODEL.LDMSEG.POSTPROCESS``; raises ValueError for values that make no sense."""
+    if post.PART_AREA < 1 or not 0 <= post.PART_SHARE <= 1:
+        raise ValueError(
+            "MODEL.LDMSEG.POSTPROCESS: PART_AREA must be at least 1 pixel and PART_SHARE in "
+            f"[0, 1], got {post.PART_AREA} and {post.PART_SHARE}"
+        )
+    return Fusion(
+        fill_stuff_area=post.FILL_STUFF_AREA,
         split_area=post.SPLIT_AREA,
+        region_area=post.REGION_AREA,
+        part_area=post.PART_AREA,
+        part_share=post.PART_SHARE,
     )
 
 

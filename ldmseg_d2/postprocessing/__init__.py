@@ -6,10 +6,12 @@ from .given_prior import given_log_prior, random_walk
 from .known_parts import given_ids_by_overlap, given_ids_by_votes, paste_known
 from .panoptic_fusion import logits_to_panoptic, suppress_unconfident_ids
 from .query_fusion import queries_to_panoptic, queries_to_semantic
+from .region_fusion import fuse_regions
 from .segment_splitting import split_segments, split_things
 
 __all__ = [
     "consensus",
+    "fuse_regions",
     "given_ids_by_overlap",
     "given_ids_by_votes",
     "given_log_prior",

@@ -181,15 +181,25 @@ def _check_settings(cfg: CfgNode, folder: Path) -> None:
 
 
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
-    """Raise ValueError, naming the keys, where something at `path` was made with other settings."""
-    different = sorted(k for k in there.keys() | wanted.keys() if there.get(k) != wanted.get(k))
+    """Raise ValueError, naming the keys, where something at `path` was made with other settings.
+
+    A config key that `there` lacks is newer than that: it did what its default does now.
+    """
+    defaults = flat_settings(load_config())
+    before = {k: there.get(k, defaults.get(k)) for k in there.keys() | wanted.keys()}
+    different = sorted(k for k, v in before.items() if _plain(v) != _plain(wanted.get(k)))
     if different:
         key = different[0]
         raise ValueError(
-            f"{path} holds a run with other settings: {key} is {there.get(key)!r} there, "
+            f"{path} holds a run with other settings: {key} is {before[key]!r} there, "
             f"{wanted.get(key)!r} was asked for (differing keys: {', '.join(different)}). Choose "
             f"another --output, or delete that {'file' if path.is_file() else 'folder'}"
         )
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: a tuple is a list there."""
+    return json.loads(json.dumps(value))
 
 
 def _check_data(cfg: CfgNode) -> None:

@@ -176,6 +176,57 @@ def test_split_area_reaches_the_outputs_of_either_classifier(name):
     assert segments(key, 16, given=given) == [(1, 16), (2, 16)]
 
 
+def test_regions_reach_the_outputs_unless_segments_are_given():
+    """A person in the segment of the ground, which the semantic map shows."""
+    post = "MODEL.LDMSEG.POSTPROCESS"
+    classes = dataset_classes(config())
+    thing, stuff = classes.is_thing.index(True), classes.is_thing.index(False)
+    probs = torch.zeros(classes.num_classes + 1, 8, 16)
+    probs[stuff + 1] = 1
+    probs[:, 2:6, 3:7] = 0
+    probs[thing + 1, 2:6, 3:7] = 1
+    panoptic = torch.full((8, 16), 2, dtype=torch.int32)
+    decoded = {"panoptic_seg": (panoptic, [{"id": 2, "score": 1.0}]), "sem_seg": probs}
+
+    def segments(*opts, **entry):
+        classifier = build_classifier(config(*opts))
+        output = classifier(decoded, entry, torch.zeros(1, 4, 4))
+        return {s["category_id"]: s["area"] for s in output["panoptic_seg"][1]}
+
+    assert segments() == {stuff: 128}
+    assert segments(f"{post}.REGION_AREA", 16) == {stuff: 112, thing: 16}
+    assert segments(f"{post}.REGION_AREA", 17) == {stuff: 128}
+    assert segments(f"{post}.REGION_AREA", 16, given=panoptic.long()) == {stuff: 128}
+
+    with pytest.raises(ValueError, match="REGION_AREA 16 needs classes of pixels"):
+        build_classifier(
+            config(f"{post}.REGION_AREA", 16, "MODEL.LDMSEG.CLASSIFIER", "mask_pooling")
+        )
+    with pytest.raises(ValueError, match=r"PART_SHARE in \[0, 1\], got 1 and 2.0"):
+        build_classifier(config(f"{post}.PART_SHARE", 2.0))
+
+
+def test_parts_reach_the_outputs():
+    """Two people who touch, with an id each."""
+    post = "MODEL.LDMSEG.POSTPROCESS"
+    classes = dataset_classes(config())
+    thing = classes.is_thing.index(True)
+    probs = torch.zeros(classes.num_classes + 1, 8, 16)
+    probs[thing + 1] = 1
+    panoptic = torch.full((8, 16), 2, dtype=torch.int32)
+    panoptic[:, 12:] = 5  # 32 px, a quarter
+    info = [{"id": i, "score": 1.0} for i in (2, 5)]
+
+    def areas(*opts):
+        classifier = build_classifier(config(f"{post}.REGION_AREA", 1, *opts))
+        decoded = {"panoptic_seg": (panoptic, info), "sem_seg": probs}
+        output = classifier(decoded, {}, torch.zeros(1, 4, 4))
+        return sorted(s["area"] for s in output["panoptic_seg"][1])
+
+    assert areas() == areas(f"{post}.PART_AREA", 32) == [32, 96]
+    assert areas(f"{post}.PART_AREA", 33) == areas(f"{post}.PART_SHARE", 0.26) == [128]
+
+
 @pytest.mark.parametrize(
     "name, kind",
     [("none", SegmentClassifier), ("semantic_task", SemanticVote), ("mask_pooling", MaskPooling)],

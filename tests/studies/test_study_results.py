@@ -133,6 +133,15 @@ def test_another_runs_folder_is_left_alone(tmp_path):
         do_run(Run("r", CONFIG, 10, ("SEED", 4)), tmp_path, evaluate=None)
     assert json.loads((folder / runs.RECORD).read_text()) == {"kept": 1}
 
+    # A folder from before a key existed goes on with the key's default, and with nothing else.
+    cfg.defrost()
+    del cfg.MODEL.LDMSEG.POSTPROCESS.REGION_AREA, cfg.DATALOADER.CACHE_GB
+    (folder / runs.CONFIG).write_text(cfg.dump())
+    assert do_run(run, tmp_path, evaluate=None) == {"kept": 1}
+    newer = Run("r", CONFIG, 10, ("SEED", 3, "MODEL.LDMSEG.POSTPROCESS.REGION_AREA", 9))
+    with pytest.raises(ValueError, match="REGION_AREA is -1 there, 9 was asked for"):
+        do_run(newer, tmp_path, evaluate=None)
+
 
 @pytest.fixture
 def mosaics(tmp_path, catalogs):

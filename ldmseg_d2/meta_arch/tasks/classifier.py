@@ -10,15 +10,14 @@ from torch.nn import functional as F
 from ...modeling.class_head import MaskPoolingHead
 from ..batching import shown_size, stack_segment_ids
 from .classes import Classes
-from .outputs import assemble_output
+from .outputs import Fusion, assemble_output
 
 
 class SegmentClassifier(nn.Module):
     """Gives no classes: base of those that do."""
 
     classes: Classes | None = None
-    fill_stuff_area: int = -1
-    split_area: int = -1
+    fusion: Fusion | None = None
 
     def losses(self, features: Tensor, entries: Sequence[dict]) -> dict[str, Tensor]:
         """Losses of a batch: image features (B, C', h, w) and their input dicts."""
@@ -44,8 +43,7 @@ class SegmentClassifier(nn.Module):
             decoded,
             classes=self.classes,
             class_probs=self.class_probs(decoded, entry, features),
-            fill_stuff_area=self.fill_stuff_area,
-            split_area=self.split_area,
+            fusion=self.fusion,
             given=entry.get("given"),
         )
 
@@ -53,18 +51,15 @@ class SegmentClassifier(nn.Module):
 class SemanticVote(SegmentClassifier):
     """A segment takes the class that the semantic task's map votes inside it (the paper)."""
 
-    def __init__(
-        self, classes: Classes, *, fill_stuff_area: int = -1, split_area: int = -1
-    ) -> None:
+    def __init__(self, classes: Classes, *, fusion: Fusion | None = None) -> None:
         """
         Args:
             classes: of the model.
-            fill_stuff_area, split_area: see ``MODEL.LDMSEG.POSTPROCESS``.
+            fusion: of segments and classes; None: as the paper.
         """
         super().__init__()
         self.classes = classes
-        self.fill_stuff_area = fill_stuff_area
-        self.split_area = split_area
+        self.fusion = fusion
 
     def class_probs(self, decoded: dict[str, Any], entry: dict, features: Tensor) -> Tensor | None:
         return decoded.get("sem_seg")
@@ -81,7 +76,7 @@ class MaskPooling(SegmentClassifier):
         image_size: int,
         loss_weight: float,
         train_size: int = 0,
-        split_area: int = -1,
+        fusion: Fusion | None = None,
     ) -> None:
         """
         Args:
@@ -90,7 +85,7 @@ class MaskPooling(SegmentClassifier):
             image_size: side S of the square that the features cover, pixels.
             loss_weight: of its cross-entropy.
             train_size: the square's side in training; 0: ``image_size``.
-            split_area: see ``MODEL.LDMSEG.POSTPROCESS``.
+            fusion: of segments and classes; without regions, since these classes are of segments.
         """
         super().__init__()
         self.classes = classes
@@ -98,7 +93,7 @@ class MaskPooling(SegmentClassifier):
         self.image_size = image_size
         self.train_size = train_size or image_size
         self.loss_weight = loss_weight
-        self.split_area = split_area
+        self.fusion = fusion
 
     def losses(self, features: Tensor, entries: Sequence[dict]) -> dict[str, Tensor]:
         loss = class_head_loss(self.head, features, entries, self.train_size)

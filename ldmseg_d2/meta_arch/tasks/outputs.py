@@ -1,16 +1,28 @@
 """From what the tasks give to the outputs that Detectron2's consumers expect."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from ...postprocessing import merge_classes, panoptic_to_semantic, split_segments
+from ...postprocessing import fuse_regions, merge_classes, panoptic_to_semantic, split_segments
 from .base import Task
 from .classes import Classes
 from .layout import Batch
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How segments and classes make a panoptic map: keys of ``MODEL.LDMSEG.POSTPROCESS``."""
+
+    fill_stuff_area: int = -1
+    split_area: int = -1
+    region_area: int = -1
+    part_area: int = 1
+    part_share: float = 0.1
 
 
 def assemble_output(
@@ -18,8 +30,7 @@ def assemble_output(
     *,
     classes: Classes | None = None,
     class_probs: Tensor | None = None,
-    fill_stuff_area: int = -1,
-    split_area: int = -1,
+    fusion: Fusion | None = None,
     given: Tensor | None = None,
 ) -> dict[str, Any]:
     """One picture's output dict.
@@ -29,8 +40,7 @@ def assemble_output(
             (C + 1, H, W) with void as the first channel, and others, which stay as they are.
         classes: of the model; None: segments have none.
         class_probs: (C + 1, H, W) that vote for the segments' classes.
-        fill_stuff_area: see ``MODEL.LDMSEG.POSTPROCESS.FILL_STUFF_AREA``.
-        split_area: see ``MODEL.LDMSEG.POSTPROCESS.SPLIT_AREA``.
+        fusion: of both; None: as the paper.
         given: (H, W) ids of given pixels, see :func:`split_segments`; None: nothing is given.
 
     Returns:
@@ -42,29 +52,59 @@ def assemble_output(
     if "sem_seg" in decoded:
         output["sem_seg"] = decoded["sem_seg"][1:]
     if "panoptic_seg" in decoded and classes is not None and class_probs is not None:
-        panoptic, segments_info = decoded["panoptic_seg"]
-        if split_area > 0:
-            panoptic, segments_info = split_segments(
-                panoptic,
-                segments_info,
-                class_probs,
-                is_thing=classes.is_thing,
-                min_area=split_area,
-                given=given,
-            )
-        panoptic, segments_info = merge_classes(
-            panoptic,
-            segments_info,
+        panoptic, segments_info = _fuse(
+            decoded["panoptic_seg"],
             class_probs,
             is_thing=classes.is_thing,
-            fill_void=fill_stuff_area >= 0,
-            min_stuff_area=max(fill_stuff_area, 0),
-            given_ids=() if given is None else set(given.unique().tolist()) - {0},
+            fusion=fusion or Fusion(),
+            given=given,
         )
         output.update(with_instances((panoptic, segments_info)))
         if "sem_seg" not in decoded:
             output["sem_seg"] = panoptic_to_semantic(panoptic, segments_info, classes.num_classes)
     return output
+
+
+def _fuse(
+    panoptic_seg: tuple[Tensor, list[dict]],
+    class_probs: Tensor,
+    *,
+    is_thing: Sequence[bool],
+    fusion: Fusion,
+    given: Tensor | None,
+) -> tuple[Tensor, list[dict]]:
+    """The panoptic map with classes, see :func:`assemble_output`."""
+    panoptic, segments_info = panoptic_seg
+    # Given segments are what the user says, whatever the semantic map shows there.
+    if fusion.region_area > 0 and given is None:
+        return fuse_regions(
+            panoptic,
+            segments_info,
+            class_probs,
+            is_thing=is_thing,
+            region_area=fusion.region_area,
+            part_area=fusion.part_area,
+            part_share=fusion.part_share,
+            split_area=fusion.split_area,
+        )
+    if fusion.split_area > 0:
+        panoptic, segments_info = split_segments(
+            panoptic,
+            segments_info,
+            class_probs,
+            is_thing=is_thing,
+            min_area=fusion.split_area,
+            given=given,
+        )
+    return merge_classes(
+        panoptic,
+        segments_info,
+        class_probs,
+        is_thing=is_thing,
+        fill_void=fusion.fill_stuff_area >= 0,
+        min_stuff_area=max(fusion.fill_stuff_area, 0),
+        given_ids=() if given is None else set(given.unique().tolist()) - {0},
+    )
 
 
 def with_instances(panoptic_seg: tuple[Tensor, list[dict]]) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""Panoptic maps from regions of the semantic map, in which ids only tell things apart."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from ..structures import connected_regions
+from .class_fusion import check_class_probs, index_segments, merge_classes, smallest_free_id
+from .panoptic_fusion import SegmentsInfo
+
+
+class _Piece(NamedTuple):
+    """Pixels of one class that one id holds together; `id` is 0 where none does."""
+
+    mask: np.ndarray  # (H, W) bool
+    id: int
+
+
+def fuse_regions(
+    panoptic: Tensor,
+    segments_info: SegmentsInfo,
+    class_probs: Tensor,
+    *,
+    is_thing: Sequence[bool],
+    region_area: int,
+    part_area: int = 1,
+    part_share: float = 0.1,
+    split_area: int = 1,
+) -> tuple[Tensor, SegmentsInfo]:
+    """The semantic map says what a pixel is, the ids which things are apart.
+
+    As Panoptic-DeepLab fuses its two maps (arXiv 1911.10194, section 3.2), with ids for its
+    centers; in the paper a segment's pixels vote instead (:func:`merge_classes`), and a small thing
+    inside the segment of something else is lost.
+
+    1. Every pixel takes its most probable class, void left out. 8-connected regions of a class with
+       at least ``region_area`` pixels claim theirs.
+    2. A thing's region is cut where ids divide it: an id takes part if it has ``part_area`` pixels
+       of the region and ``part_share`` of them. What else is in the region goes to the nearest
+       part. With fewer than two parts the region is one piece, of the id that has most of it.
+    3. Pieces of a class with one id are one thing, seen in parts: those below ``split_area`` pixels
+       join the largest one. Larger ones are things that share an id.
+    4. All regions of a stuff class are one segment.
+    5. Pixels that nothing claimed go to the nearest segment.
+
+    The partition does not depend on what the ids are. Where no region is large enough, the result
+    is that of :func:`merge_classes`.
+
+    Args:
+        panoptic: (H, W) int32 segment ids, 0 is void.
+        segments_info: for each segment a dict with ``id`` (> 0) and ``score`` in [0, 1].
+        class_probs: (C + 1, H, W) probabilities: channel 0 is void, channel c + 1 is class c.
+        is_thing: C flags.
+        region_area: pixels, at least 1.
+        part_area: pixels, at least 1.
+        part_share: in [0, 1].
+        split_area: pixels; 1 or less: no pieces join.
+
+    Returns:
+        (H, W) int32 map without void; and, sorted by id, the segments as :func:`merge_classes`
+        gives them. The largest segment that an id holds keeps it. The score is the mean probability
+        of the class times the score of that id.
+
+    Raises:
+        ValueError: an area is below 1, ``part_share`` is not in [0, 1], the shapes do not fit, or
+            ids of the map and of ``segments_info`` differ.
+    """
+    if region_area < 1 or part_area < 1 or not 0 <= part_share <= 1:
+        raise ValueError(
+            "region_area and part_area must be at least 1 pixel and part_share in [0, 1], got "
+            f"{region_area}, {part_area} and {part_share}"
+        )
+    check_class_probs(class_probs, len(is_thing), panoptic)
+    index_segments(panoptic, segments_info)  # raises where they do not fit
+    probs = class_probs[1:].float().cpu().numpy()
+    ids, likeliest = panoptic.cpu().numpy(), probs.argmax(axis=0)
+    found: list[tuple[int, _Piece]] = []
+    for class_ in np.unique(likeliest).tolist():
+        regions = connected_regions(likeliest == class_, region_area)
+        if is_thing[class_]:
+            cut = [p for region in regions for p in _cut(region, ids, part_area, part_share)]
+            pieces = _join(cut, split_area)
+        else:
+            pieces = [_whole(np.logical_or.reduce(regions), ids)] if regions else []
+        found += [(class_, piece) for piece in pieces]
+    if not found:
+        return merge_classes(panoptic, segments_info, class_probs, is_thing=is_thing)
+    found.sort(key=lambda one: _order(one[1].mask))
+
+    index = np.zeros(ids.shape, dtype=np.int64)
+    for number, (_, piece) in enumerate(found, start=1):
+        index[piece.mask] = number
+    index = _fill(index)
+    scores = {int(s["id"]): float(s["score"]) for s in segments_info}
+    used, kept = set(scores), set()
+    table, segments = np.zeros(len(found) + 1, dtype=np.int32), []
+    for number, (class_, piece) in enumerate(found, start=1):
+        new_id = piece.id
+        if new_id == 0 or new_id in kept:
+            new_id = smallest_free_id(used)
+            used.add(new_id)
+        kept.add(new_id)
+        table[number] = new_id
+        mask = index == number
+        segments.append(
+            {
+                "id": new_id,
+                "category_id": class_,
+                "isthing": bool(is_thing[class_]),
+                "score": min(float(probs[class_][mask].mean()) * scores.get(piece.id, 1.0), 1.0),
+                "area": int(np.count_nonzero(mask)),
+            }
+        )
+    result = torch.from_numpy(table[index]).to(panoptic)
+    return result, sorted(segments, key=lambda segment: segment["id"])
+
+
+def _cut(region: np.ndarray, ids: np.ndarray, area: int, share: float) -> Iterator[_Piece]:
+    """Step 2 for one region of a thing."""
+    rows, columns = (np.flatnonzero(region.any(axis=axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    inside, held = region[box], np.where(region[box], ids[box], 0)
+    least = max(area, share * np.count_nonzero(inside))
+    numbers, counts = np.unique(held[held > 0], return_counts=True)
+    parts = numbers[counts >= least].tolist()
+    if len(parts) < 2:
+        yield _whole(region, ids)
+        return
+    nearest = _fill(np.where(np.isin(held, parts), held, 0))
+    for part in parts:
+        mask = np.zeros_like(region)
+        mask[box] = inside & (nearest == part)
+        yield _Piece(mask, part)
+
+
+def _whole(mask: np.ndarray, ids: np.ndarray) -> _Piece:
+    """A mask with the id that has most of it; of equal ones that with the first pixel."""
+    held = ids[mask]
+    held = held[held > 0]
+    if not held.size:
+        return _Piece(mask, 0)
+    numbers, first, counts = np.unique(held, return_index=True, return_counts=True)
+    return _Piece(mask, int(numbers[np.lexsort((first, -counts))[0]]))
+
+
+def _join(pieces: Sequence[_Piece], split_area: int) -> list[_Piece]:
+    """Step 3 for the pieces of one class."""
+    joined: list[_Piece] = []
+    largest: dict[int, int] = {}
+    for piece in sorted(pieces, key=lambda piece: _order(piece.mask)):
+        home = largest.get(piece.id) if piece.id else None
+        if home is not None and np.count_nonzero(piece.mask) < split_area:
+            joined[home] = _Piece(joined[home].mask | piece.mask, piece.id)
+            continue
+        largest.setdefault(piece.id, len(joined))
+        joined.append(piece)
+    return joined
+
+
+def _order(mask: np.ndarray) -> tuple[int, int]:
+    """Largest first, of equal ones that with the first pixel."""
+    return -np.count_nonzero(mask), int(mask.argmax())
+
+
+def _fill(index: np.ndarray) -> np.ndarray:
+    """Zeros take the value of the nearest pixel that is none."""
+    nearest = distance_transform_edt(index == 0, return_distances=False, return_indices=True)
+    return index[tuple(nearest)]
