@@ -135,7 +135,8 @@ def test_another_runs_folder_is_left_alone(tmp_path):
 
     # A folder from before a key existed goes on with the key's default, and with nothing else.
     cfg.defrost()
-    del cfg.MODEL.LDMSEG.POSTPROCESS.REGION_AREA, cfg.DATALOADER.CACHE_GB
+    cfg.MODEL.LDMSEG.POSTPROCESS.pop("REGION_AREA")
+    cfg.DATALOADER.pop("CACHE_GB")
     (folder / runs.CONFIG).write_text(cfg.dump())
     assert do_run(run, tmp_path, evaluate=None) == {"kept": 1}
     newer = Run("r", CONFIG, 10, ("SEED", 3, "MODEL.LDMSEG.POSTPROCESS.REGION_AREA", 9))
