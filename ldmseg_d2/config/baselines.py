@@ -76,3 +76,8 @@ def _add_mask2former_config(cfg: CN) -> None:
     # Regions of a thing that do not touch become segments where they have this many pixels, as in
     # MODEL.LDMSEG.POSTPROCESS. Below 1: a query is one segment (Mask2Former).
     p.SPLIT_AREA = -1
+    # Regions of the queries' semantic map make the panoptic map, as in MODEL.LDMSEG.POSTPROCESS.
+    # -1: a query is one segment (Mask2Former).
+    p.REGION_AREA = -1
+    p.PART_AREA = 1
+    p.PART_SHARE = 0.1

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.hf_mask2former import build_mask2former, load_mask2former, loss_arguments
-from ..postprocessing import queries_to_panoptic, queries_to_semantic
+from ..postprocessing import fuse_regions, queries_to_panoptic, queries_to_semantic
 from .build import pixel_statistics
 from .tasks.classes import Classes, dataset_classes
 from .tasks.outputs import with_instances
@@ -36,6 +36,7 @@ class HFMask2Former(nn.Module):
         pixel_std: list[float],
         size_divisibility: int = 32,
         postprocess: dict | None = None,
+        region_fusion: dict | None = None,
     ) -> None:
         """
         Args:
@@ -44,12 +45,15 @@ class HFMask2Former(nn.Module):
             pixel_mean, pixel_std: of the photo's R, G, B.
             size_divisibility: photos are padded to a multiple of it, pixels.
             postprocess: keyword arguments of :func:`queries_to_panoptic`.
+            region_fusion: keyword arguments of :func:`fuse_regions`, which then makes the panoptic
+                map of the queries' semantic map and their segments (ours); None: they alone do.
         """
         super().__init__()
         self.network = network
         self.classes = classes
         self.size_divisibility = size_divisibility
         self.postprocess = postprocess or {}
+        self.region_fusion = region_fusion
         mean, std = pixel_statistics(pixel_mean, pixel_std)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
@@ -79,13 +83,16 @@ class HFMask2Former(nn.Module):
                 dropout=m.DROPOUT,
                 num_queries=m.NUM_QUERIES,
             )
+        post = {key.lower(): value for key, value in m.POSTPROCESS.items()}
+        regions = {key: post.pop(key) for key in ("region_area", "part_area", "part_share")}
         return {
             "network": network,
             "classes": classes,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": m.SIZE_DIVISIBILITY,
-            "postprocess": {key.lower(): value for key, value in m.POSTPROCESS.items()},
+            "postprocess": post,
+            "region_fusion": regions if regions["region_area"] > 0 else None,
         }
 
     @property
@@ -186,9 +193,16 @@ class HFMask2Former(nn.Module):
         panoptic_seg = queries_to_panoptic(
             class_logits, masks, is_thing=self.classes.is_thing, **self.postprocess
         )
-        output = with_instances(panoptic_seg)
-        output["sem_seg"] = queries_to_semantic(class_logits, masks)
-        return output
+        semantic = queries_to_semantic(class_logits, masks)
+        if self.region_fusion:
+            void = torch.zeros_like(semantic[:1])
+            panoptic_seg = fuse_regions(
+                *panoptic_seg,
+                torch.cat([void, semantic]),
+                is_thing=self.classes.is_thing,
+                **self.region_fusion,
+            )
+        return {**with_instances(panoptic_seg), "sem_seg": semantic}
 
 
 def _pad(x: Tensor, size: Sequence[int]) -> Tensor:

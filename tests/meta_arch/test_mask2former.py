@@ -110,6 +110,28 @@ def test_split_area_takes_the_regions_of_a_query_apart():
     assert areas == {-1: [50], 20: [25, 25]}
 
 
+@torch.no_grad()
+def test_region_area_finds_what_the_queries_only_suspect():
+    """A query of a thing that is too unsure to be a segment, inside one of stuff."""
+    post, found = "MODEL.MASK2FORMER.POSTPROCESS", {}
+    for region in (-1, 20):
+        model = tiny_model(
+            f"{post}.REGION_AREA", region, f"{post}.OBJECT_MASK_THRESHOLD", 0.8
+        ).eval()
+        thing, stuff = (model.classes.is_thing.index(flag) for flag in (True, False))
+        class_logits = torch.full((2, model.classes.num_classes + 1), -9.0)
+        class_logits[0, stuff] = 9.0
+        class_logits[1, thing] = class_logits[1, -1] = 9.0  # half "no object"
+        masks = torch.full((2, 16, 16), 9.0)
+        masks[0, 2:7, 2:7] = masks[1] = -9.0
+        masks[1, 2:7, 2:7] = 9.0
+        entry = {"image": torch.zeros(3, 16, 16, dtype=torch.uint8)}
+        output = model._output(entry, class_logits, masks, (16, 16))
+        found[region] = {s["category_id"]: s["area"] for s in output["panoptic_seg"][1]}
+        assert len(output["instances"]) == (region > 0)
+    assert found[-1].keys() == {stuff} and found[20] == {stuff: 231, thing: 25}
+
+
 def test_batch_equals_single_also_with_mixed_sizes():
     model, batch = tiny_model().eval(), tiny_multitask_batch(3)
     batch[1]["image"] = batch[1]["image"][:, :40, :30]
