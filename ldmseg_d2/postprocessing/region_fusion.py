@@ -76,8 +76,7 @@ def fuse_regions(
         )
     check_class_probs(class_probs, len(is_thing), panoptic)
     index_segments(panoptic, segments_info)  # raises where they do not fit
-    probs = class_probs[1:].float().cpu().numpy()
-    ids, likeliest = panoptic.cpu().numpy(), probs.argmax(axis=0)
+    ids, likeliest = panoptic.cpu().numpy(), class_probs[1:].argmax(dim=0).cpu().numpy()
     found: list[tuple[int, _Piece]] = []
     for class_ in np.unique(likeliest).tolist():
         regions = connected_regions(likeliest == class_, region_area)
@@ -92,31 +91,46 @@ def fuse_regions(
     found.sort(key=lambda one: _order(one[1].mask))
 
     index = np.zeros(ids.shape, dtype=np.int64)
-    for number, (_, piece) in enumerate(found, start=1):
-        index[piece.mask] = number
-    index = _fill(index)
+    for number, (_, piece) in enumerate(found):
+        index[piece.mask] = number + 1
+    index = _fill(index) - 1
+    areas = np.bincount(index.ravel(), minlength=len(found))
+    sums = np.bincount(index.ravel(), weights=_probabilities(class_probs, found, index).ravel())
     scores = {int(s["id"]): float(s["score"]) for s in segments_info}
-    used, kept = set(scores), set()
-    table, segments = np.zeros(len(found) + 1, dtype=np.int32), []
-    for number, (class_, piece) in enumerate(found, start=1):
-        new_id = piece.id
-        if new_id == 0 or new_id in kept:
-            new_id = smallest_free_id(used)
-            used.add(new_id)
-        kept.add(new_id)
-        table[number] = new_id
-        mask = index == number
-        segments.append(
-            {
-                "id": new_id,
-                "category_id": class_,
-                "isthing": bool(is_thing[class_]),
-                "score": min(float(probs[class_][mask].mean()) * scores.get(piece.id, 1.0), 1.0),
-                "area": int(np.count_nonzero(mask)),
-            }
-        )
-    result = torch.from_numpy(table[index]).to(panoptic)
+    new_ids = _new_ids([piece.id for _, piece in found], set(scores))
+    segments = [
+        {
+            "id": new_id,
+            "category_id": class_,
+            "isthing": bool(is_thing[class_]),
+            "score": min(float(total / area) * scores.get(piece.id, 1.0), 1.0),
+            "area": int(area),
+        }
+        for new_id, (class_, piece), area, total in zip(new_ids, found, areas, sums, strict=True)
+    ]
+    result = torch.from_numpy(np.array(new_ids, dtype=np.int32)[index]).to(panoptic)
     return result, sorted(segments, key=lambda segment: segment["id"])
+
+
+def _probabilities(
+    class_probs: Tensor, found: Sequence[tuple[int, _Piece]], index: np.ndarray
+) -> np.ndarray:
+    """(H, W) float64 probability of each pixel's class, that of the segment it belongs to."""
+    channels = np.array([class_ + 1 for class_, _ in found])[index]
+    chosen = torch.from_numpy(channels).to(class_probs.device).unsqueeze(0)
+    return class_probs.gather(0, chosen)[0].double().cpu().numpy()
+
+
+def _new_ids(ids: Sequence[int], taken: set[int]) -> list[int]:
+    """The first segment of an id keeps it; others get the smallest that are free."""
+    used, kept, new_ids = set(taken), set(), []
+    for id_ in ids:
+        if id_ == 0 or id_ in kept:
+            id_ = smallest_free_id(used)
+            used.add(id_)
+        kept.add(id_)
+        new_ids.append(id_)
+    return new_ids
 
 
 def _cut(region: np.ndarray, ids: np.ndarray, area: int, share: float) -> Iterator[_Piece]:
