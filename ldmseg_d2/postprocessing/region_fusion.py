@@ -33,9 +33,9 @@ def fuse_regions(
 ) -> tuple[Tensor, SegmentsInfo]:
     """The semantic map says what a pixel is, the ids which things are apart.
 
-    As Panoptic-DeepLab fuses its two maps (arXiv 1911.10194, section 3.2), with ids for its
-    centers; in the paper a segment's pixels vote instead (:func:`merge_classes`), and a small thing
-    inside the segment of something else is lost.
+    As Panoptic-DeepLab merges its two maps (arXiv 1911.10194), with ids for its centers. In LDMSeg
+    a segment's pixels vote instead (:func:`merge_classes`), and a small thing inside the segment of
+    something else is lost.
 
     1. Every pixel takes its most probable class, void left out. 8-connected regions of a class with
        at least ``region_area`` pixels claim theirs.
