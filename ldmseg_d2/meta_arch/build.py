@@ -168,6 +168,7 @@ def _build_fusion(post: CfgNode) -> Fusion:
         region_area=post.REGION_AREA,
         part_area=post.PART_AREA,
         part_share=post.PART_SHARE,
+        keep_void=post.KEEP_VOID,
     )
 
 

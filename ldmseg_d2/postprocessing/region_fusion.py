@@ -30,6 +30,7 @@ def fuse_regions(
     part_area: int = 1,
     part_share: float = 0.1,
     split_area: int = 1,
+    keep_void: bool = False,
 ) -> tuple[Tensor, SegmentsInfo]:
     """The semantic map says what a pixel is, the ids which things are apart.
 
@@ -37,15 +38,15 @@ def fuse_regions(
     a segment's pixels vote instead (:func:`merge_classes`), and a small thing inside the segment of
     something else is lost.
 
-    1. Every pixel takes its most probable class, void left out. 8-connected regions of a class with
-       at least ``region_area`` pixels claim theirs.
+    1. Every pixel takes its most probable class, void left out unless ``keep_void``. 8-connected
+       regions of a class with at least ``region_area`` pixels claim theirs.
     2. A thing's region is cut where ids divide it: an id takes part if it has ``part_area`` pixels
        of the region and ``part_share`` of them. What else is in the region goes to the nearest
        part. With fewer than two parts the region is one piece, of the id that has most of it.
     3. Pieces of a class with one id are one thing, seen in parts: those below ``split_area`` pixels
        join the largest one. Larger ones are things that share an id.
     4. All regions of a stuff class are one segment.
-    5. Pixels that nothing claimed go to the nearest segment.
+    5. Pixels that nothing claimed go to the nearest segment, but for those of ``keep_void``.
 
     The partition does not depend on what the ids are. Where no region is large enough, the result
     is that of :func:`merge_classes`.
@@ -59,10 +60,11 @@ def fuse_regions(
         part_area: pixels, at least 1.
         part_share: in [0, 1].
         split_area: pixels; 1 or less: no pieces join.
+        keep_void: a pixel where void is most probable is void in the result.
 
     Returns:
-        (H, W) int32 map without void; and, sorted by id, the segments as :func:`merge_classes`
-        gives them. The largest segment that an id holds keeps it. The score is the mean probability
+        (H, W) int32 map, without void unless ``keep_void``; and, sorted by id, the segments as
+        :func:`merge_classes` gives them. The largest segment that an id holds keeps it. The score is the mean probability
         of the class times the score of that id.
 
     Raises:
@@ -77,8 +79,11 @@ def fuse_regions(
     check_class_probs(class_probs, len(is_thing), panoptic)
     index_segments(panoptic, segments_info)  # raises where they do not fit
     ids, likeliest = panoptic.cpu().numpy(), class_probs[1:].argmax(dim=0).cpu().numpy()
+    if keep_void:
+        likeliest = class_probs.argmax(dim=0).cpu().numpy() - 1
+    void = likeliest < 0
     found: list[tuple[int, _Piece]] = []
-    for class_ in np.unique(likeliest).tolist():
+    for class_ in np.unique(likeliest[~void]).tolist():
         regions = connected_regions(likeliest == class_, region_area)
         if is_thing[class_]:
             cut = [p for region in regions for p in _cut(region, ids, part_area, part_share)]
@@ -91,11 +96,12 @@ def fuse_regions(
     found.sort(key=lambda one: _order(one[1].mask))
 
     index = np.zeros(ids.shape, dtype=np.int64)
-    for number, (_, piece) in enumerate(found):
-        index[piece.mask] = number + 1
-    index = _fill(index) - 1
-    areas = np.bincount(index.ravel(), minlength=len(found))
-    sums = np.bincount(index.ravel(), weights=_probabilities(class_probs, found, index).ravel())
+    for number, (_, piece) in enumerate(found, start=1):
+        index[piece.mask] = number
+    index = np.where(void, 0, _fill(index))  # [H, W], 0 is void
+    areas = np.bincount(index.ravel(), minlength=len(found) + 1)[1:]
+    probs = _probabilities(class_probs, found, index)
+    sums = np.bincount(index.ravel(), weights=probs.ravel(), minlength=len(found) + 1)[1:]
     scores = {int(s["id"]): float(s["score"]) for s in segments_info}
     new_ids = _new_ids([piece.id for _, piece in found], set(scores))
     segments = [
@@ -108,15 +114,15 @@ def fuse_regions(
         }
         for new_id, (class_, piece), area, total in zip(new_ids, found, areas, sums, strict=True)
     ]
-    result = torch.from_numpy(np.array(new_ids, dtype=np.int32)[index]).to(panoptic)
+    result = torch.from_numpy(np.array([0, *new_ids], dtype=np.int32)[index]).to(panoptic)
     return result, sorted(segments, key=lambda segment: segment["id"])
 
 
 def _probabilities(
     class_probs: Tensor, found: Sequence[tuple[int, _Piece]], index: np.ndarray
 ) -> np.ndarray:
-    """(H, W) float64 probability of each pixel's class, that of the segment it belongs to."""
-    channels = np.array([class_ + 1 for class_, _ in found])[index]
+    """(H, W) float64 probability of the class of each pixel's segment; of void where it has none."""
+    channels = np.array([0, *(class_ + 1 for class_, _ in found)])[index]
     chosen = torch.from_numpy(channels).to(class_probs.device).unsqueeze(0)
     return class_probs.gather(0, chosen)[0].double().cpu().numpy()
 

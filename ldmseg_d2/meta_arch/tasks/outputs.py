@@ -23,6 +23,7 @@ class Fusion:
     region_area: int = -1
     part_area: int = 1
     part_share: float = 0.1
+    keep_void: bool = False
 
 
 def assemble_output(
@@ -86,6 +87,7 @@ def _fuse(
             part_area=fusion.part_area,
             part_share=fusion.part_share,
             split_area=fusion.split_area,
+            keep_void=fusion.keep_void,
         )
     if fusion.split_area > 0:
         panoptic, segments_info = split_segments(
