@@ -227,6 +227,21 @@ def test_parts_reach_the_outputs():
     assert areas(f"{post}.PART_AREA", 33) == areas(f"{post}.PART_SHARE", 0.26) == [128]
 
 
+@pytest.mark.parametrize("keep_void, void_pixels", [(False, 0), (True, 16)])
+def test_void_of_the_semantic_map_reaches_the_outputs(keep_void, void_pixels):
+    post = "MODEL.LDMSEG.POSTPROCESS"
+    classes = dataset_classes(config())
+    probs = torch.zeros(classes.num_classes + 1, 8, 16)
+    probs[1] = 0.4
+    probs[0, :2, :8] = 0.6
+    panoptic = torch.full((8, 16), 2, dtype=torch.int32)
+    decoded = {"panoptic_seg": (panoptic, [{"id": 2, "score": 1.0}]), "sem_seg": probs}
+    classifier = build_classifier(config(f"{post}.REGION_AREA", 1, f"{post}.KEEP_VOID", keep_void))
+    result, segments = classifier(decoded, {}, torch.zeros(1, 4, 4))["panoptic_seg"]
+    assert (result == 0).sum() == void_pixels
+    assert [(s["id"], s["area"]) for s in segments] == [(2, 128 - void_pixels)]
+
+
 @pytest.mark.parametrize(
     "name, kind",
     [("none", SegmentClassifier), ("semantic_task", SemanticVote), ("mask_pooling", MaskPooling)],

@@ -89,6 +89,22 @@ def test_stuff_is_one_segment_and_regions_without_an_id_are_apart():
     assert {s["score"] for s in segments} == {1.0}
 
 
+def test_void_stays_where_it_is_most_probable_and_wanted():
+    classes = torch.full((6, 10), ROAD)
+    classes[:3, 4:] = 0
+    classes[0, 9] = PERSON  # too small: the nearest segment's, although void is all around it
+    probs = certain(classes, 0.8)
+    probs[CAR, :3, 4:9] = 0.1  # the most probable class there; void has 0.9 or more
+    ids = torch.full((6, 10), 3, dtype=torch.int32)
+    result, segments = fuse(ids, probs, keep_void=True)
+    assert described(segments) == {3: (ROAD, 43)}
+    assert torch.equal(result == 0, classes == 0)
+    # A pixel of the speckle's has 0 of the road, the id's score is 0.5.
+    assert segments[0]["score"] == pytest.approx(0.5 * 0.8 * 42 / 43)
+    _, segments = fuse(ids, probs)
+    assert described(segments) == {1: (CAR, 18), 3: (ROAD, 42)}
+
+
 def test_where_nothing_claims_pixels_segments_vote():
     ids = torch.tensor([[1, 1, 2], [1, 1, 2]], dtype=torch.int32)
     classes = torch.tensor([[CAR, CAR, SKY], [CAR, CAR, SKY]])
@@ -136,7 +152,7 @@ def flood(mask):
 def naive_groups(ids, classes, *, region_area, part_area, part_share, split_area):
     """Sets of claimed pixels by class, read off the docstring; parts' remainders left out."""
     groups = []
-    for class_ in np.unique(classes):
+    for class_ in np.unique(classes[classes > 0]):
         regions = [r for r in flood(classes == class_) if len(r) >= region_area]
         if not regions:
             continue
@@ -195,11 +211,15 @@ def blobs(seed, numbers, side=12):
 
 
 @settings(max_examples=150, deadline=None)
-@given(MAPS, OPTIONS)
-def test_groups_are_those_of_a_naive_reading(seed, options):
-    ids, classes = blobs(seed, range(5)), blobs(seed + 1, range(1, 5))
+@given(MAPS, OPTIONS, st.booleans())
+def test_groups_are_those_of_a_naive_reading(seed, options, keep_void):
+    ids, classes = blobs(seed, range(5)), blobs(seed + 1, range(0 if keep_void else 1, 5))
+    void = classes == 0
     result, segments = fuse(
-        torch.from_numpy(ids).int(), certain(torch.from_numpy(classes)), **options
+        torch.from_numpy(ids).int(),
+        certain(torch.from_numpy(classes)),
+        keep_void=keep_void,
+        **options,
     )
     result, of_id = result.numpy(), {s["id"]: s["category_id"] + 1 for s in segments}
     groups = naive_groups(ids, classes, **options)
@@ -210,8 +230,9 @@ def test_groups_are_those_of_a_naive_reading(seed, options):
     found = [{int(result[p]) for p in pixels} for _, pixels in groups]
     assert all(len(one) == 1 for one in found) and len(set().union(*found)) == len(groups)
     assert all(of_id[min(one)] == class_ for one, (class_, _) in zip(found, groups, strict=True))
-    assert set(np.unique(result)) == set(of_id)  # no void
-    assert sum(s["area"] for s in segments) == result.size
+    assert set(np.unique(result[~void])) == set(of_id)  # all that is not void
+    assert (result[void] == 0).all()
+    assert sum(s["area"] for s in segments) == np.count_nonzero(~void)
 
 
 @settings(max_examples=100, deadline=None)
