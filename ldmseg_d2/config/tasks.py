@@ -87,8 +87,8 @@ def add_task_config(cfg: CN) -> None:
     # The panoptic map with classes, where this is above 0: the semantic map says what a pixel is,
     # in regions of at least this many pixels, and ids only which things are apart
     # (`fuse_regions`): an id cuts a thing's region where it has PART_AREA pixels and PART_SHARE of
-    # it; regions of one id that have SPLIT_AREA pixels are things of their own. Pixels where void is
-    # most probable stay void with KEEP_VOID, else they take their most probable class. -1: the
+    # it; regions of one id that have SPLIT_AREA pixels are things of their own. Where void is most
+    # probable, pixels stay void with KEEP_VOID, else they take their most probable class. -1: the
     # pixels of a segment vote (the paper), as they always do where segments are given (inpainting).
     ldmseg.POSTPROCESS.REGION_AREA = -1
     ldmseg.POSTPROCESS.PART_AREA = 1

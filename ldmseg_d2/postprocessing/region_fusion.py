@@ -64,8 +64,8 @@ def fuse_regions(
 
     Returns:
         (H, W) int32 map, without void unless ``keep_void``; and, sorted by id, the segments as
-        :func:`merge_classes` gives them. The largest segment that an id holds keeps it. The score is the mean probability
-        of the class times the score of that id.
+        :func:`merge_classes` gives them. The largest segment that an id holds keeps it. The score
+        is the mean probability of the class times the score of that id.
 
     Raises:
         ValueError: an area is below 1, ``part_share`` is not in [0, 1], the shapes do not fit, or
@@ -121,7 +121,7 @@ def fuse_regions(
 def _probabilities(
     class_probs: Tensor, found: Sequence[tuple[int, _Piece]], index: np.ndarray
 ) -> np.ndarray:
-    """(H, W) float64 probability of the class of each pixel's segment; of void where it has none."""
+    """(H, W) float64 probability of the class of each pixel's segment, or of void."""
     channels = np.array([0, *(class_ + 1 for class_, _ in found)])[index]
     chosen = torch.from_numpy(channels).to(class_probs.device).unsqueeze(0)
     return class_probs.gather(0, chosen)[0].double().cpu().numpy()
