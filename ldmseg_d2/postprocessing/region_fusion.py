@@ -78,9 +78,8 @@ def fuse_regions(
         )
     check_class_probs(class_probs, len(is_thing), panoptic)
     index_segments(panoptic, segments_info)  # raises where they do not fit
-    ids, likeliest = panoptic.cpu().numpy(), class_probs[1:].argmax(dim=0).cpu().numpy()
-    if keep_void:
-        likeliest = class_probs.argmax(dim=0).cpu().numpy() - 1
+    ids, first = panoptic.cpu().numpy(), 0 if keep_void else 1
+    likeliest = class_probs[first:].argmax(dim=0).cpu().numpy() + first - 1  # [H, W], -1 is void
     void = likeliest < 0
     found: list[tuple[int, _Piece]] = []
     for class_ in np.unique(likeliest[~void]).tolist():
