@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ldmseg_d2.postprocessing import fuse_regions, merge_classes
@@ -168,19 +168,24 @@ def naive_groups(ids, classes, *, region_area, part_area, part_share, split_area
             least = max(part_area, part_share * len(region))
             parts = {i: pixels for i, pixels in by_id.items() if len(pixels) >= least}
             if len(parts) >= 2:
-                pieces += list(parts.items())
+                # A part also gets what is nearest to it of the rest: its size is known up to that.
+                rest = len(region) - sum(len(pixels) for pixels in parts.values())
+                pieces += [(i, pixels, rest) for i, pixels in parts.items()]
             else:
                 first = {i: min(p) for i, p in by_id.items()}
                 most = min(by_id, key=lambda i: (-len(by_id[i]), first[i]), default=0)
-                pieces.append((most, region))
+                pieces.append((most, region, 0))
         groups += [(class_, pixels) for pixels in naive_join(pieces, split_area)]
     return groups
 
 
 def naive_join(pieces, split_area):
     alone = []
-    for number in {i for i, _ in pieces}:
-        same = [pixels for i, pixels in pieces if i == number]
+    for number in {i for i, _, _ in pieces}:
+        same = [pixels for i, pixels, _ in pieces if i == number]
+        # Which joins which is open where sizes are.
+        known = all(rest == 0 for i, _, rest in pieces if i == number)
+        assume(known or len(same) == 1 or split_area < 2)
         biggest = max(same, key=lambda pixels: (len(pixels), [-c for c in min(pixels)]))
         small = [p for p in same if p is not biggest and len(p) < split_area and number]
         alone.append(biggest.union(*small))
