@@ -19,7 +19,7 @@ from ..modeling.weights import load_into, load_weights, without_prefixes
 from .condition import condition_channels
 from .tasks import Task, TaskLayout, dataset_classes, task_classes
 from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
-from .tasks.outputs import Fusion
+from .tasks.outputs import Fusion, check_parts
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +157,7 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
 
 def _build_fusion(post: CfgNode) -> Fusion:
     """From ``MODEL.LDMSEG.POSTPROCESS``; raises ValueError for values that make no sense."""
-    if post.PART_AREA < 1 or not 0 <= post.PART_SHARE <= 1:
-        raise ValueError(
-            "MODEL.LDMSEG.POSTPROCESS: PART_AREA must be at least 1 pixel and PART_SHARE in "
-            f"[0, 1], got {post.PART_AREA} and {post.PART_SHARE}"
-        )
+    check_parts(post, "MODEL.LDMSEG.POSTPROCESS")
     return Fusion(
         fill_stuff_area=post.FILL_STUFF_AREA,
         split_area=post.SPLIT_AREA,

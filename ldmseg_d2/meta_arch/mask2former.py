@@ -16,7 +16,7 @@ from ..modeling.hf_mask2former import build_mask2former, load_mask2former, loss_
 from ..postprocessing import fuse_regions, queries_to_panoptic, queries_to_semantic
 from .build import pixel_statistics
 from .tasks.classes import Classes, dataset_classes
-from .tasks.outputs import with_instances
+from .tasks.outputs import check_parts, with_instances
 
 
 @META_ARCH_REGISTRY.register()
@@ -83,6 +83,7 @@ class HFMask2Former(nn.Module):
                 dropout=m.DROPOUT,
                 num_queries=m.NUM_QUERIES,
             )
+        check_parts(m.POSTPROCESS, "MODEL.MASK2FORMER.POSTPROCESS")
         post = {key.lower(): value for key, value in m.POSTPROCESS.items()}
         regions = {key: post.pop(key) for key in ("region_area", "part_area", "part_share")}
         return {

@@ -132,6 +132,13 @@ def test_region_area_finds_what_the_queries_only_suspect():
     assert found[-1].keys() == {stuff} and found[20] == {stuff: 231, thing: 25}
 
 
+@pytest.mark.parametrize("key, value", [("PART_AREA", 0), ("PART_SHARE", 1.5)])
+def test_values_without_sense_are_named_when_the_model_is_built(key, value):
+    post = "MODEL.MASK2FORMER.POSTPROCESS"
+    with pytest.raises(ValueError, match=rf"{post}: PART_AREA must be at least 1 pixel and PART"):
+        tiny_model(f"{post}.{key}", value)
+
+
 def test_batch_equals_single_also_with_mixed_sizes():
     model, batch = tiny_model().eval(), tiny_multitask_batch(3)
     batch[1]["image"] = batch[1]["image"][:, :40, :30]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
@@ -24,6 +25,20 @@ class Fusion:
     part_area: int = 1
     part_share: float = 0.1
     keep_void: bool = False
+
+
+def check_parts(post: CfgNode, key: str) -> None:
+    """Raise ValueError where a model's ``PART_AREA`` or ``PART_SHARE`` make no sense.
+
+    Args:
+        post: has both.
+        key: where it stands in the config.
+    """
+    if post.PART_AREA < 1 or not 0 <= post.PART_SHARE <= 1:
+        raise ValueError(
+            f"{key}: PART_AREA must be at least 1 pixel and PART_SHARE in [0, 1], got "
+            f"{post.PART_AREA} and {post.PART_SHARE}"
+        )
 
 
 def assemble_output(
