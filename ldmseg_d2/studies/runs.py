@@ -6,12 +6,14 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
@@ -31,6 +33,8 @@ RECORD, CONFIG, CURVE = "record.json", "config.yaml", "curve.json"
 CHECKPOINT_SHARE, LEAST_CHECKPOINT_PERIOD = 1 / 3, 100
 # Iterations that measure how long one takes; the first ones, which are slower, are left out.
 CALIBRATION, CALIBRATION_WARMUP = 20, 5
+# Further ones that fill DATALOADER.CACHE_GB: those of an epoch, or fewer.
+MOST_TO_FILL_THE_CACHE = 100
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,24 @@ def calibrate(run: Run) -> list[float]:
         run: its ``iterations`` do not matter.
 
     Returns:
-        Seconds of CALIBRATION iterations, see :func:`read_seconds`.
+        Seconds of CALIBRATION iterations, see :func:`read_seconds`, after those that decode files
+        which ``DATALOADER.CACHE_GB`` keeps.
     """
-    short = replace(run, iterations=CALIBRATION_WARMUP + CALIBRATION)
     with tempfile.TemporaryDirectory(prefix="ldmseg_calibration_") as folder:
-        cfg = run_config(short, Path(folder))
-        check_datasets(cfg)
+        cfg = run_config(replace(run, iterations=CALIBRATION), Path(folder))
+        warmup = CALIBRATION_WARMUP + _iterations_to_fill_the_cache(cfg)
+        cfg = run_config(replace(run, iterations=warmup + CALIBRATION), Path(folder))
         train(cfg)
-        return read_seconds(cfg)[CALIBRATION_WARMUP:]
+        return read_seconds(cfg)[warmup:]
+
+
+def _iterations_to_fill_the_cache(cfg: CfgNode) -> int:
+    """In which a training decodes files that it will find in memory from then on."""
+    check_datasets(cfg)
+    if not cfg.DATALOADER.CACHE_GB:
+        return 0
+    pictures = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TRAIN)
+    return min(ceil(pictures / cfg.SOLVER.IMS_PER_BATCH), MOST_TO_FILL_THE_CACHE)
 
 
 def run_config(run: Run, folder: Path) -> CfgNode:
