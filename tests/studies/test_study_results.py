@@ -9,7 +9,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from tiny import AUTOENCODER, tiny_config
 
-from ldmseg_d2.data import build_test_loader
+from ldmseg_d2.data import build_test_loader, register_all
+from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.studies import capacity, mean_and_spread, runs, tasks, write_section
@@ -215,3 +216,22 @@ def test_random_ids_are_those_of_the_autoencoder(mosaics):
     for one, other in zip(maps["random"], expected, strict=True):
         assert torch.equal(one, other["panoptic_seg"][0])
     assert any((a != b).any() for a, b in zip(maps["random"], maps["ordered"], strict=True))
+
+
+@pytest.mark.parametrize("cache_gb, most, filling", [(0.0, 100, 0), (0.1, 100, 3), (0.1, 2, 2)])
+def test_calibration_leaves_out_what_fills_the_cache(
+    tmp_path, catalogs, monkeypatch, cache_gb, most, filling
+):
+    """5 pictures, batches of 2: each has been read once after three iterations."""
+    write_scenes(tmp_path / "scenes", "train", num_images=5, size=64, seed=0)
+    write_scenes(tmp_path / "scenes", "val", num_images=1, size=64, seed=0)
+    register_all(str(tmp_path), overwrite=True)
+    trained = []
+    monkeypatch.setattr(runs, "MOST_TO_FILL_THE_CACHE", most)
+    monkeypatch.setattr(runs, "train", trained.append)
+    monkeypatch.setattr(runs, "read_seconds", lambda cfg: list(range(cfg.SOLVER.MAX_ITER)))
+    opts = ("DATALOADER.CACHE_GB", cache_gb, "SOLVER.IMS_PER_BATCH", 2, "MODEL.DEVICE", "cpu")
+    found = runs.calibrate(Run("one", "configs/scenes/autoencoder_scenes64.yaml", 7, opts))
+    first = runs.CALIBRATION_WARMUP + filling
+    assert found == list(range(first, first + runs.CALIBRATION))
+    assert [cfg.SOLVER.MAX_ITER for cfg in trained] == [first + runs.CALIBRATION]
