@@ -206,13 +206,16 @@ def _add_diffusion_config(cfg: CN) -> None:
     e.FREEZE = False
     # Weight of a cross-entropy beside the loss of the latents, of the classes that a linear layer
     # sees in each cell of the condition: deep supervision as in PSPNet (arXiv 1612.01105), for
-    # encoders that start from random weights. Needs "semantic" in TASKS; without CELL_PROBS,
-    # results do not use the layer. 0: off (the paper).
+    # encoders that start from random weights. Needs "semantic" in TASKS; without CELL_PROBS and
+    # CELL_SHARE, results do not use the layer. 0: off (the paper).
     e.CELL_LOSS_WEIGHT = 0.0
     # n: that layer tells the classes of n x n parts of each cell, for what is thinner than a cell.
     e.CELL_LOSS_SUBDIVISION = 1
     # The condition also holds that layer's probabilities, C n^2 channels beside OUT_CHANNELS.
     e.CELL_PROBS = False
+    # Share of that layer's probabilities in the semantic map, in [0, 1]; the rest is the semantic
+    # task's. It is for an encoder that was trained longer than the denoiser. 0: the task alone.
+    e.CELL_SHARE = 0.0
     # File with a trained encoder: a checkpoint of LDMSegImageEncoder, or of an LDMSeg; the layer of
     # CELL_LOSS_WEIGHT is taken from it as well. MODEL.WEIGHTS goes before it. Empty: as OPTIONS
     # build it.

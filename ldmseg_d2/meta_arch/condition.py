@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.class_head import CellHead
 from ..modeling.image_encoder import ImageEncoder, build_image_encoder
 from ..modeling.weights import load_into, load_weights
-from .batching import pad_stack
+from .batching import pad_stack, shown_size
 from .tasks import dataset_classes
 from .tasks.classes import IGNORE_LABEL
 
@@ -22,18 +23,25 @@ class CellSupervision(nn.Module):
     """Teaches the image encoder the classes of its cells; the condition may hold what it sees."""
 
     def __init__(
-        self, head: CellHead, *, loss_weight: float, probs_in_condition: bool = False
+        self,
+        head: CellHead,
+        *,
+        loss_weight: float,
+        probs_in_condition: bool = False,
+        semantic_share: float = 0.0,
     ) -> None:
         """
         Args:
             head: classifies cells.
             loss_weight: of its cross-entropy.
             probs_in_condition: :meth:`extend` appends its probabilities.
+            semantic_share: of its probabilities in those that :meth:`mix` gives, in [0, 1].
         """
         super().__init__()
         self.head = head
         self.loss_weight = loss_weight
         self.probs_in_condition = probs_in_condition
+        self.semantic_share = semantic_share
 
     def extend(self, features: Tensor) -> Tensor:
         """The condition made of the image encoder's features (B, C', h, w).
@@ -50,6 +58,44 @@ class CellSupervision(nn.Module):
             probs = self.head(features).float().softmax(dim=1)  # [B, C, n h, n w]
         cells = F.pixel_unshuffle(probs, self.head.subdivision)  # [B, C n^2, h, w]
         return torch.cat([features, (2 * cells - 1).to(features.dtype)], dim=1)
+
+    def class_probs(
+        self, features: Tensor, entry: dict, *, side: int, size: Sequence[int]
+    ) -> Tensor:
+        """The classes of one picture's pixels.
+
+        Args:
+            features: (C'', h, w) of the picture's square; further channels may follow.
+            entry: its input dict.
+            side: S of the square that the features cover, pixels.
+            size: (H, W) of the result.
+
+        Returns:
+            (C, H, W) float32 probabilities, bilinear between the cells' parts.
+        """
+        logits = self.head(features[None, : self.head.in_channels]).float()
+        logits = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+        return sem_seg_postprocess(logits[0], shown_size(entry), *size).softmax(dim=0)
+
+    def mix(self, sem_seg: Tensor, features: Tensor, entry: dict, *, side: int) -> Tensor:
+        """The semantic task's map, averaged with the cells' classes: two classifiers of a photo.
+
+        They err at different places: one knows outlines, the other has seen more photos where it
+        was trained before (``IMAGE_ENCODER.WEIGHTS``).
+
+        Args:
+            sem_seg: (C + 1, H, W) probabilities, void first.
+            features, entry, side: see :meth:`class_probs`.
+
+        Returns:
+            (C + 1, H, W) probabilities. The cells know no void: theirs is 0.
+        """
+        if self.semantic_share == 0:
+            return sem_seg
+        cells = self.class_probs(features, entry, side=side, size=sem_seg.shape[-2:])
+        mixed = (1 - self.semantic_share) * sem_seg
+        mixed[1:] += self.semantic_share * cells
+        return mixed
 
     def losses(self, condition: Tensor, entries: Sequence[dict], size: int) -> dict[str, Tensor]:
         """The loss of a batch.
@@ -103,20 +149,24 @@ def build_supervision(cfg: CfgNode) -> CellSupervision | None:
     """What teaches the image encoder classes; None where ``CELL_LOSS_WEIGHT`` is 0.
 
     Raises:
-        ValueError: the weight is negative, the semantic task is missing, ``CELL_PROBS`` has no
-            layer, or ``IMAGE_ENCODER.WEIGHTS`` are not its own.
+        ValueError: the weight is negative, ``CELL_SHARE`` not in [0, 1], the semantic task is
+            missing, ``CELL_PROBS`` or ``CELL_SHARE`` have no layer, or ``IMAGE_ENCODER.WEIGHTS``
+            are not its own.
     """
     ldmseg = cfg.MODEL.LDMSEG
     key, encoder = "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_WEIGHT", ldmseg.IMAGE_ENCODER
-    weight = encoder.CELL_LOSS_WEIGHT
+    weight, share = encoder.CELL_LOSS_WEIGHT, encoder.CELL_SHARE
+    if not 0 <= share <= 1:
+        raise ValueError(f"MODEL.LDMSEG.IMAGE_ENCODER.CELL_SHARE must be in [0, 1], got {share}")
     if weight < 0:
         raise ValueError(f"{key} must be at least 0, got {weight}")
     if weight == 0:
-        if encoder.CELL_PROBS:
-            raise ValueError(
-                "MODEL.LDMSEG.IMAGE_ENCODER.CELL_PROBS needs the layer of CELL_LOSS_WEIGHT, which "
-                "is 0: set it to 1.0"
-            )
+        for name in ("CELL_PROBS", "CELL_SHARE"):
+            if encoder[name]:
+                raise ValueError(
+                    f"MODEL.LDMSEG.IMAGE_ENCODER.{name} needs the layer of CELL_LOSS_WEIGHT, which "
+                    "is 0: set it to 1.0"
+                )
         return None
     if "semantic" not in ldmseg.TASKS:
         raise ValueError(
@@ -128,7 +178,12 @@ def build_supervision(cfg: CfgNode) -> CellSupervision | None:
         num_classes=num_classes,
         subdivision=encoder.CELL_LOSS_SUBDIVISION,
     )
-    supervision = CellSupervision(head, loss_weight=weight, probs_in_condition=encoder.CELL_PROBS)
+    supervision = CellSupervision(
+        head,
+        loss_weight=weight,
+        probs_in_condition=encoder.CELL_PROBS,
+        semantic_share=share,
+    )
     _load_part(cfg, supervision, "supervision")
     return supervision
 

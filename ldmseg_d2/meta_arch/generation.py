@@ -80,6 +80,11 @@ def generate(model: "LDMSeg", batched_inputs: list[dict], condition: Tensor) -> 
 
     # 5. Latents to maps, given pixels and ids put back, classes, draws joined.
     decoded = decode_tasks(model.tasks, batch, x0, given.entries)
+    for one, entry, features in zip(decoded, given.entries, condition, strict=True):
+        if model.supervision is not None and "sem_seg" in one:
+            one["sem_seg"] = model.supervision.mix(
+                one["sem_seg"], features, entry, side=model.image_size
+            )
     outputs = [
         given.finish(i, one, lambda one, i=i: model.classifier(one, given.entries[i], condition[i]))
         for i, one in enumerate(decoded)

@@ -3,12 +3,10 @@
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..modeling.image_encoder import ImageEncoder
-from .batching import check_padding, shown_size, stack_images
+from .batching import check_padding, stack_images
 from .build import pixel_statistics
 from .condition import CellSupervision, build_condition_encoder, build_supervision
 
@@ -96,17 +94,11 @@ class LDMSegImageEncoder(nn.Module):
         features = self.image_encoder(images)  # [B, C', h, w]
         if self.training:
             return self.supervision.losses(features, batched_inputs, side)
-        logits = F.interpolate(
-            self.supervision.head(features).float(),
-            size=(side, side),
-            mode="bilinear",
-            align_corners=False,
-        )
         return [
             {
-                "sem_seg": sem_seg_postprocess(
-                    one, shown_size(entry), entry["height"], entry["width"]
-                ).softmax(dim=0)
+                "sem_seg": self.supervision.class_probs(
+                    one, entry, side=side, size=(entry["height"], entry["width"])
+                )
             }
-            for one, entry in zip(logits, batched_inputs, strict=True)
+            for one, entry in zip(features, batched_inputs, strict=True)
         ]
