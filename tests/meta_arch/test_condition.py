@@ -119,6 +119,35 @@ def test_ldmseg_sees_the_probabilities_and_cannot_bend_them():
     assert outputs[0]["sem_seg"].shape[1:] == (64, 64) and "panoptic_seg" in outputs[0]
 
 
+@torch.no_grad()
+def test_the_semantic_map_is_averaged_with_the_cells():
+    batch = inputs()
+    batch[1]["image"] = batch[1]["image"][..., :40]
+    batch[1].update(height=128, width=80)
+    found = {}
+    for share in (0.0, 0.25, 1.0):
+        model = build(*CELLS, f"{ENCODER}.CELL_SHARE", share).eval()
+        found[share] = [output["sem_seg"] for output in model(batch)]
+    alone = build(*ALONE).eval()
+    alone.load_state_dict(model.state_dict(), strict=False)
+    cells = [output["sem_seg"] for output in alone(batch)]
+    for task, quarter, whole, cell in zip(*found.values(), cells, strict=True):
+        torch.testing.assert_close(whole, cell)
+        torch.testing.assert_close(quarter, 0.75 * task + 0.25 * cell)
+        assert not torch.allclose(task, cell, atol=0.01)
+
+
+def test_the_cells_know_no_void():
+    supervision = build(*CELLS, f"{ENCODER}.CELL_SHARE", 0.25).supervision
+    features = torch.randn(supervision.head.in_channels + 3, 4, 4)  # with further channels
+    void = torch.zeros(5, 8, 8)
+    void[0] = 1
+    entry = {"image": torch.zeros(3, 64, 64)}
+    mixed = supervision.mix(void, features, entry, side=64)
+    torch.testing.assert_close(mixed[0], torch.full((8, 8), 0.75))
+    torch.testing.assert_close(mixed.sum(0), torch.ones(8, 8))
+
+
 def test_a_trained_encoder_is_taken_over(tmp_path):
     alone = build(*ALONE)
     for parameter in alone.parameters():
@@ -159,6 +188,10 @@ def test_settings_that_need_the_layer():
         build("MODEL.META_ARCHITECTURE", "LDMSegImageEncoder")
     with pytest.raises(ValueError, match="CELL_PROBS needs the layer of CELL_LOSS_WEIGHT"):
         build(f"{ENCODER}.CELL_PROBS", True)
+    with pytest.raises(ValueError, match="CELL_SHARE needs the layer of CELL_LOSS_WEIGHT"):
+        build(f"{ENCODER}.CELL_SHARE", 0.5)
+    with pytest.raises(ValueError, match=r"CELL_SHARE must be in \[0, 1\], got 1.5"):
+        build(*CELLS, f"{ENCODER}.CELL_SHARE", 1.5)
 
 
 @pytest.mark.parametrize("padding", ["mean", "edge"])
