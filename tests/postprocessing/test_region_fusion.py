@@ -183,10 +183,12 @@ def naive_join(pieces, split_area):
     alone = []
     for number in {i for i, _, _ in pieces}:
         same = [pixels for i, pixels, _ in pieces if i == number]
-        # Which joins which is open where sizes are.
-        known = all(rest == 0 for i, _, rest in pieces if i == number)
-        assume(known or len(same) == 1 or split_area < 2)
         biggest = max(same, key=lambda pixels: (len(pixels), [-c for c in min(pixels)]))
+        # Which piece joins which is open where a rest may decide it.
+        for i, pixels, rest in pieces:
+            if i == number and pixels is not biggest and rest and split_area > 1:
+                most = len(pixels) + rest
+                assume(most < len(biggest) and (most < split_area or len(pixels) >= split_area))
         small = [p for p in same if p is not biggest and len(p) < split_area and number]
         alone.append(biggest.union(*small))
         alone += [p for p in same if p is not biggest and not any(p is q for q in small)]
