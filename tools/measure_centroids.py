@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ldmseg_d2.data import build_dataset_mapper, load_dataset_dicts
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.structures.panoptic import segment_centroids
+from ldmseg_d2.ids.id_maps import segment_centroids
 
 logger = logging.getLogger("measure_centroids")
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..data.inpainting_patterns import known_mask
 from ..data.panoptic_annotations import read_photo
+from ..inpainting.patterns import known_mask
 from .class_agnostic import SEGMENT, load_ground_truth, matched_ious
 from .inpainting_baselines import nearest_fill, random_walker_fill
 from .panoptic_quality import average_quality, compute_stat, encode_id_map

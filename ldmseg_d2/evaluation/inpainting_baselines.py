@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from scipy import ndimage
 
-from ..postprocessing.given_prior import MAX_PIXELS
+from ..inpainting.given_prior import MAX_PIXELS
 
 
 def nearest_fill(ids: np.ndarray, known_mask: np.ndarray) -> np.ndarray:

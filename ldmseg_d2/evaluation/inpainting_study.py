@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 
 from ..diffusion import INPAINTING_METHODS
-from ..postprocessing import consensus
-from ..structures.known_parts import CELL_RULES
+from ..inpainting import consensus
+from ..inpainting.given_parts import CELL_RULES
 from .calibration import Calibration, calibration_table, mean_quality
 from .inpainting import (
     BASELINES,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures import encode_bits, pixel_areas
+from ..ids import encode_bits, pixel_areas
 
 
 def id_cross_entropy(

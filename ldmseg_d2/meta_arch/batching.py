@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..config import PADDINGS
-from ..structures import assign_ids, keep_largest
+from ..ids import assign_ids, keep_largest
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class SampleRandomness:
         return self._draw(lambda size, **where: torch.randint(high, size, **where), shape)
 
     def assign_ids(self, segment_ids: Tensor, **kwargs: Any) -> Tensor:
-        """:func:`ldmseg_d2.structures.assign_ids` of (B, H, W) maps, one per sample."""
+        """:func:`ldmseg_d2.ids.assign_ids` of (B, H, W) maps, one per sample."""
         if self.generators is None:
             return assign_ids(segment_ids, **kwargs)
         pairs = zip(segment_ids, self.generators, strict=True)

@@ -6,7 +6,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..modeling.depth_autoencoder import DepthAutoencoder
-from ..structures import DepthNormalization
+from ..modeling.depth_normalization import DepthNormalization
 from .build import build_depth_autoencoder
 from .tasks.depth import build_depth_normalization, masked_l1, resize_depth, stack_depth
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..postprocessing import consensus
+from ..inpainting import consensus
 from .tasks.outputs import with_instances
 
 

@@ -14,14 +14,8 @@ from torch import Tensor
 
 from ..config import MATCHED_ASSIGNMENTS
 from ..diffusion import INPAINTING_METHODS
-from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..postprocessing import (
-    given_ids_by_overlap,
-    given_ids_by_votes,
-    given_log_prior,
-    paste_known,
-)
-from ..structures.known_parts import (
+from ..inpainting import given_ids_by_overlap, given_ids_by_votes, given_log_prior, paste_known
+from ..inpainting.given_parts import (
     CELL_RULES,
     KnownParts,
     check_known_parts,
@@ -30,6 +24,7 @@ from ..structures.known_parts import (
     known_cells,
     resize_nearest,
 )
+from ..modeling.mask_autoencoder import MaskAutoencoder
 from .batching import pad_to_square
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.hf_mask2former import build_mask2former, load_mask2former, loss_arguments
-from ..postprocessing import fuse_regions, queries_to_panoptic, queries_to_semantic
+from ..panoptic import fuse_regions, queries_to_panoptic, queries_to_semantic
 from .build import pixel_statistics
 from .tasks.classes import Classes, dataset_classes
 from .tasks.outputs import check_parts, with_instances

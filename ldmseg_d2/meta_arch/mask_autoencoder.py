@@ -5,6 +5,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from ..ids import assign_ids, keep_largest
 from ..losses import (
     choose_uncertain_points,
     factored_cross_entropy,
@@ -14,7 +15,6 @@ from ..losses import (
     sample_at_points,
 )
 from ..modeling.mask_autoencoder import MaskAutoencoder
-from ..structures import assign_ids, keep_largest
 from .batching import SampleRandomness, image_generator, stack_segment_ids
 from .build import build_mask_autoencoder
 from .tasks.instance import decode_panoptic, postprocess_arguments

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..structures import code_matrix, encode_bits
+from ..ids import code_matrix, encode_bits
 from .latent_autoencoder import LatentAutoencoder, conv3x3, shuffle_decoder, unshuffle_encoder
 from .layers import ChannelLayerNorm
 

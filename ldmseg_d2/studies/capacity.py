@@ -17,10 +17,10 @@ from ldmseg_d2.data import build_test_loader
 from ldmseg_d2.data.datasets.mosaics import log_uniform_counts, register_mosaics, write_mosaics
 from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
+from ldmseg_d2.ids import assign_ids
 from ldmseg_d2.meta_arch.batching import image_generator, stack_segment_ids
 from ldmseg_d2.meta_arch.mask_autoencoder import LDMSegAutoencoder
 from ldmseg_d2.meta_arch.tasks.instance import decode_panoptic
-from ldmseg_d2.structures import assign_ids
 
 from .runs import Run, do_run
 

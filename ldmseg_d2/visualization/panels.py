@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..structures import DepthNormalization
+from ..modeling.depth_normalization import DepthNormalization
 from .depth import depth_range, draw_depth
 from .panoptic import draw_panoptic
 from .semantic import IGNORE_LABEL, class_map, draw_semantic

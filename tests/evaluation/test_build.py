@@ -28,7 +28,7 @@ from ldmseg_d2.evaluation import (
     predicts_classes,
     register_evaluator,
 )
-from ldmseg_d2.postprocessing import panoptic_to_semantic
+from ldmseg_d2.panoptic import panoptic_to_semantic
 
 from .conftest import as_instances, as_output, run_evaluator
 

@@ -19,7 +19,7 @@ from ldmseg_d2.evaluation import (
     PanopticEvaluator,
     SemanticEvaluator,
 )
-from ldmseg_d2.postprocessing import panoptic_to_semantic
+from ldmseg_d2.panoptic import panoptic_to_semantic
 
 from .conftest import as_instances, as_output
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from ldmseg_d2.ids import code_matrix
 from ldmseg_d2.losses import (
     choose_uncertain_points,
     factored_cross_entropy,
@@ -14,7 +15,6 @@ from ldmseg_d2.losses import (
     mask_dice,
     sample_at_points,
 )
-from ldmseg_d2.structures import code_matrix
 
 
 def expand(head_output):

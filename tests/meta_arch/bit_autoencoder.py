@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ldmseg_d2.ids import encode_bits
 from ldmseg_d2.modeling.mask_autoencoder import MaskAutoencoder, Posterior
-from ldmseg_d2.structures import encode_bits
 
 
 class BitAutoencoder(MaskAutoencoder):

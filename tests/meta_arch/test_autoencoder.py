@@ -3,7 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from tiny import AUTOENCODER, tiny_batch, tiny_config
 
-from ldmseg_d2.structures import encode_bits
+from ldmseg_d2.ids import encode_bits
 
 PAPER = (
     "MODEL.LDMSEG.AUTOENCODER.ENCODER", "conv",

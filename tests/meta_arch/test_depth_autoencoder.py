@@ -3,7 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from tiny import DEPTH_AUTOENCODER, tiny_config, tiny_multitask_batch
 
-from ldmseg_d2.structures import DepthNormalization
+from ldmseg_d2.modeling.depth_normalization import DepthNormalization
 
 SCALE = ("MODEL.LDMSEG.DEPTH.SCALE", "linear")
 RELATIVE = (*SCALE, "MODEL.LDMSEG.DEPTH.NORMALIZATION", "relative")

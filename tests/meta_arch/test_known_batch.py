@@ -9,12 +9,12 @@ from tiny import tiny_batch, tiny_config
 
 from ldmseg_d2.data.datasets.scenes import generate_scene
 from ldmseg_d2.diffusion import INPAINTING_METHODS, initial_noise
+from ldmseg_d2.inpainting import given_log_prior
+from ldmseg_d2.inpainting.given_parts import KnownParts
 from ldmseg_d2.meta_arch.batching import image_generator
 from ldmseg_d2.meta_arch.generation import GivenSegments
 from ldmseg_d2.meta_arch.inpainting import InpaintingOptions
 from ldmseg_d2.model_zoo import get
-from ldmseg_d2.postprocessing import given_log_prior
-from ldmseg_d2.structures.known_parts import KnownParts
 
 ASSIGNMENTS = ("random", "ordered", "positional", "matched", "matched_positional")
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CLASSES, JOINT, tiny_config, tiny_multitask_batch
 
+from ldmseg_d2.ids import pixel_areas
 from ldmseg_d2.meta_arch.tasks.instance import balanced_cells
-from ldmseg_d2.structures import pixel_areas
 
 DIFFUSION = "MODEL.LDMSEG.DIFFUSION"
 

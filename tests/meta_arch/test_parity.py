@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ldmseg_d2.modeling.mask_autoencoder import MaskAutoencoder
-from ldmseg_d2.postprocessing import logits_to_panoptic
+from ldmseg_d2.panoptic import logits_to_panoptic
 
 
 @pytest.mark.parametrize("name", ["logits", "confident_logits"])

@@ -8,6 +8,7 @@ from tiny import CLASSES, JOINT, SEPARATE, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.engine import LDMSegCheckpointer, ModelEMA
 from ldmseg_d2.evaluation import EVALUATORS, build_evaluator, register_evaluator
+from ldmseg_d2.ids import assign_ids, semantic_codes
 from ldmseg_d2.meta_arch.batching import SampleRandomness
 from ldmseg_d2.meta_arch.tasks import (
     TASK_REGISTRY,
@@ -17,7 +18,7 @@ from ldmseg_d2.meta_arch.tasks import (
     Target,
 )
 from ldmseg_d2.meta_arch.tasks.classifier import SemanticVote
-from ldmseg_d2.structures import DepthNormalization, assign_ids, semantic_codes
+from ldmseg_d2.modeling.depth_normalization import DepthNormalization
 
 CPU = torch.device("cpu")
 LOSSES = {"loss_instance", "loss_semantic", "loss_depth"}

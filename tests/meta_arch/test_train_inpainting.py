@@ -5,9 +5,9 @@ from tiny import CLASSES, JOINT, SEPARATE, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.diffusion import build_scheduler, diffusion_loss
 from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
+from ldmseg_d2.ids import assign_ids
 from ldmseg_d2.meta_arch.batching import SampleRandomness
 from ldmseg_d2.meta_arch.tasks.known_cells import draw_known_pixels, whole_cells
-from ldmseg_d2.structures import assign_ids
 
 CPU = torch.device("cpu")
 

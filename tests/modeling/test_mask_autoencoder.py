@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ldmseg_d2.ids import encode_bits
 from ldmseg_d2.modeling.mask_autoencoder import MaskAutoencoder, Posterior
-from ldmseg_d2.structures import encode_bits
 
 TINY = {
     "num_bits": 4,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 
-from ldmseg_d2.structures import DepthNormalization
+from ldmseg_d2.modeling.depth_normalization import DepthNormalization
 from ldmseg_d2.visualization import (
     Style,
     class_colors,

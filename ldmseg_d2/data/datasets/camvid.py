@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...structures import connected_regions
+from ...ids import connected_regions
 from ..panoptic_annotations import read_gray_png, read_photo, split_bytes
 from .register_panoptic import register_panoptic_dataset
 

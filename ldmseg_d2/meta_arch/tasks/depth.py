@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...modeling.depth_autoencoder import DepthAutoencoder
-from ...structures import DepthNormalization
+from ...modeling.depth_normalization import DepthNormalization
 from ..batching import SampleRandomness, pad_stack, pool_valid, shown_size
 from .base import TASK_REGISTRY, Predict, Target, Task
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...config import ID_ASSIGNMENTS, MATCHED_ASSIGNMENTS
+from ...ids import PositionPull, match_ids, pixel_areas
 from ...losses import factored_cross_entropy, id_cross_entropy
 from ...modeling.mask_autoencoder import MaskAutoencoder
-from ...postprocessing import logits_to_panoptic
-from ...structures import PositionPull, match_ids, pixel_areas
+from ...panoptic import logits_to_panoptic
 from ..batching import SampleRandomness, pool_valid, shown_size, stack_segment_ids
 from .base import TASK_REGISTRY, Predict, Target, Task
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...structures.known_parts import fill_unknown
+from ...inpainting.given_parts import fill_unknown
 from ..batching import SampleRandomness
 from .base import Task
 from .instance import InstanceTask

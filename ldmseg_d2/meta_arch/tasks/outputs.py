@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from ...postprocessing import fuse_regions, merge_classes, panoptic_to_semantic, split_segments
+from ...panoptic import fuse_regions, merge_classes, panoptic_to_semantic, split_segments
 from .base import Task
 from .classes import Classes
 from .layout import Batch

@@ -7,9 +7,9 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
+from ...ids import semantic_codes
 from ...modeling.mask_autoencoder import MaskAutoencoder
-from ...postprocessing import semantic_probabilities
-from ...structures import semantic_codes
+from ...panoptic import semantic_probabilities
 from ..batching import SampleRandomness, pad_stack
 from .base import TASK_REGISTRY, Predict, Target
 from .classes import IGNORE_LABEL, dataset_classes

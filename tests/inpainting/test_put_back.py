@@ -8,13 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import (
-    given_ids_by_overlap,
-    given_ids_by_votes,
-    logits_to_panoptic,
-    paste_known,
-)
-from ldmseg_d2.structures.known_parts import KnownParts
+from ldmseg_d2.inpainting import given_ids_by_overlap, given_ids_by_votes, paste_known
+from ldmseg_d2.inpainting.given_parts import KnownParts
+from ldmseg_d2.panoptic import logits_to_panoptic
 
 GIVEN = (3, 7, 1000)
 

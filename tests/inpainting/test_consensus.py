@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import consensus
+from ldmseg_d2.inpainting import consensus
 
 
 def infos_of(ids, **more):

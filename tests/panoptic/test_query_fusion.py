@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ldmseg_d2.postprocessing import queries_to_panoptic, queries_to_semantic
+from ldmseg_d2.panoptic import queries_to_panoptic, queries_to_semantic
 
 IS_THING = (True, False, True, False)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.structures import (
+from ldmseg_d2.ids import (
     assign_ids,
     code_matrix,
     encode_bits,
@@ -14,8 +14,8 @@ from ldmseg_d2.structures import (
     match_ids,
     segment_masks,
 )
-from ldmseg_d2.structures.matching import matched_id_table, segment_means
-from ldmseg_d2.structures.panoptic import positional_id_table, segment_centroids
+from ldmseg_d2.ids.id_maps import positional_id_table, segment_centroids
+from ldmseg_d2.ids.matching import matched_id_table, segment_means
 
 METHODS = ("random", "ordered", "positional")
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldmseg_d2.structures import DepthNormalization
+from ldmseg_d2.modeling.depth_normalization import DepthNormalization
 
 METRES = st.floats(0.125, 1000.0, width=32)
 # Near and far limit of "metric".

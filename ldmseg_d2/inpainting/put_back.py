@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ..structures.known_parts import KnownParts
-from .panoptic_fusion import SegmentsInfo
+from ..panoptic.decoding import SegmentsInfo
+from .given_parts import KnownParts
 
 
 def paste_known(

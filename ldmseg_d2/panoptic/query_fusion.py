@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .panoptic_fusion import SegmentsInfo
+from .decoding import SegmentsInfo
 from .segment_splitting import split_things
 
 

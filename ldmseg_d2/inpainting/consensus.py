@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .panoptic_fusion import SegmentsInfo
+from ..panoptic.decoding import SegmentsInfo
 
 
 def consensus(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .panoptic_fusion import SegmentsInfo
+from .decoding import SegmentsInfo
 
 
 def semantic_probabilities(

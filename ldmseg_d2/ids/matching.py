@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .panoptic import positional_codes, relabel, segment_centroids
+from .id_maps import positional_codes, relabel, segment_centroids
 
 
 class PositionPull(NamedTuple):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldmseg_d2.evaluation.panoptic_quality import average_quality, compute_stat, encode_id_map
-from ldmseg_d2.postprocessing import merge_classes, panoptic_to_semantic, semantic_probabilities
+from ldmseg_d2.panoptic import merge_classes, panoptic_to_semantic, semantic_probabilities
 
 CAR, PERSON, ROAD, SKY = range(4)
 IS_THING = (True, True, False, False)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.data.inpainting_patterns import PATTERNS, known_mask
+from ldmseg_d2.inpainting.patterns import PATTERNS, known_mask
 
 SHARES = st.floats(0.02, 0.98)
 SEEDS = st.integers(0, 10**6)

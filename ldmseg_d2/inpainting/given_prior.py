@@ -12,7 +12,7 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..structures.known_parts import KnownParts, resize_nearest
+from .given_parts import KnownParts, resize_nearest
 
 # Chosen on CamVid's training photos; scikit-image's default is 130.
 BETA = 400.0

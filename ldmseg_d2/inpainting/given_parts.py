@@ -3,7 +3,7 @@
 A user gives ``known_ids`` and ``known_mask`` at the size of the result. The network completes
 latents: so the given pixels are resized to its square, the cells that they fill are found, and the
 given ids are re-coded to ids of the model's own assignment, from which the result is coded back
-(:func:`ldmseg_d2.postprocessing.paste_known`).
+(:func:`ldmseg_d2.panoptic.paste_known`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .matching import PositionPull, predicted_id_table
-from .panoptic import (
-    ordered_id_table,
-    positional_id_table,
-    random_id_table,
-    segment_centroids,
-)
+from ..ids.id_maps import ordered_id_table, positional_id_table, random_id_table, segment_centroids
+from ..ids.matching import PositionPull, predicted_id_table
 
 # An id PNG, in which results are saved, holds 24 bits.
 MAX_KNOWN_ID = 2**24 - 1

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import given_log_prior, given_prior, logits_to_panoptic, random_walk
-from ldmseg_d2.structures.known_parts import KnownParts
+from ldmseg_d2.inpainting import given_log_prior, given_prior, random_walk
+from ldmseg_d2.inpainting.given_parts import KnownParts
+from ldmseg_d2.panoptic import logits_to_panoptic
 
 
 def draw_seeds(seed, size, num_labels, share=0.2):

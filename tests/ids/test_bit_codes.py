@@ -3,13 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldmseg_d2.structures import (
-    code_matrix,
-    decode_bits,
-    encode_bits,
-    gray_code,
-    semantic_codes,
-)
+from ldmseg_d2.ids import code_matrix, decode_bits, encode_bits, gray_code, semantic_codes
 
 
 @given(num_bits=st.integers(2, 12), seed=st.integers(0, 2**31))

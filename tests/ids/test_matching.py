@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.structures import PositionPull, assign_ids, match_ids
-from ldmseg_d2.structures.known_parts import given_id_table
-from ldmseg_d2.structures.matching import predicted_id_table
-from ldmseg_d2.structures.panoptic import positional_codes, segment_centroids
+from ldmseg_d2.ids import PositionPull, assign_ids, match_ids
+from ldmseg_d2.ids.id_maps import positional_codes, segment_centroids
+from ldmseg_d2.ids.matching import predicted_id_table
+from ldmseg_d2.inpainting.given_parts import given_id_table
 
 NUM_BITS = 5
 SCENES = {"seed": st.integers(0, 999), "count": st.integers(1, 9)}

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ldmseg_d2.structures import code_matrix
-from ldmseg_d2.structures.known_parts import (
+from ldmseg_d2.ids import code_matrix
+from ldmseg_d2.inpainting.given_parts import (
     MAX_KNOWN_ID,
     check_known_parts,
     fill_unknown,

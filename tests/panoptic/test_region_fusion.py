@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import fuse_regions, merge_classes
+from ldmseg_d2.panoptic import fuse_regions, merge_classes
 
 CAR, PERSON, ROAD, SKY = range(1, 5)
 IS_THING = (True, True, False, False)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..structures import connected_regions
-from .class_fusion import check_class_probs, index_segments, smallest_free_id, sum_by_segment
-from .panoptic_fusion import SegmentsInfo
+from ..ids import connected_regions
+from .class_votes import check_class_probs, index_segments, smallest_free_id, sum_by_segment
+from .decoding import SegmentsInfo
 
 
 def split_segments(

@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from ..structures import connected_regions
-from .class_fusion import check_class_probs, index_segments, merge_classes, smallest_free_id
-from .panoptic_fusion import SegmentsInfo
+from ..ids import connected_regions
+from .class_votes import check_class_probs, index_segments, merge_classes, smallest_free_id
+from .decoding import SegmentsInfo
 
 
 class _Piece(NamedTuple):

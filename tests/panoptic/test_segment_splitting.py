@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.postprocessing import merge_classes, split_segments, split_things
+from ldmseg_d2.panoptic import merge_classes, split_segments, split_things
 
 VOID, CAR, PERSON, ROAD, SKY = range(5)
 IS_THING = (True, True, False, False)

@@ -1,13 +1,11 @@
-"""Functions on arrays and tensors: bit codes of ids, and panoptic id maps."""
+"""Segment ids: bit codes, operations on id maps, and which id a segment gets."""
 
 from .bit_codes import code_matrix, decode_bits, encode_bits, gray_code, semantic_codes
-from .depth import DepthNormalization
+from .connected_regions import connected_regions
+from .id_maps import assign_ids, keep_largest, pixel_areas, relabel, segment_masks
 from .matching import PositionPull, match_ids
-from .panoptic import assign_ids, keep_largest, pixel_areas, relabel, segment_masks
-from .regions import connected_regions
 
 __all__ = [
-    "DepthNormalization",
     "PositionPull",
     "assign_ids",
     "code_matrix",
