@@ -154,14 +154,6 @@ def _add_diffusion_config(cfg: CN) -> None:
     # save_pretrained wrote) or an id on the Hugging Face hub. Empty: random weights, sizes below;
     # a trained checkpoint loads into that as well, where the sizes are the same.
     u.PRETRAINED = ""
-    # Where the UNet is inside of it; a folder that itself holds the UNet needs no change here.
-    u.SUBFOLDER = "unet"
-    # Only with PRETRAINED: its input conv is widened to [mask latents | condition |
-    # self-conditioning]. Weights of the mask latents: "pretrained" (copied; needs LATENT_CHANNELS
-    # of the pretrained UNet, 4 for Stable Diffusion) or "random" (any LATENT_CHANNELS).
-    u.CONV_IN_MASK_INIT = "pretrained"
-    # Weights of the further input channels: "zero" (the paper) or "random".
-    u.CONV_IN_INIT = "zero"
     # How the image condition enters: "concat" (the paper): as input channels; "cross_attention": as
     # tokens, one for each cell of the image encoder's own grid, with a sine-cosine position
     # embedding. The latter keeps the cross-attention, whatever CROSS_ATTENTION says.

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .new_unet import freeze_parameters, new_unet
-from .pretrained_unet import (
-    check_choice,
+from .unet import (
     cross_attention_width,
     fit_channels,
+    freeze_parameters,
     load_unet,
+    new_unet,
     remove_cross_attention,
 )
 
@@ -34,9 +34,6 @@ class Denoiser(nn.Module):
         condition_channels: int,
         self_conditioning: bool,
         pretrained: str = "",
-        subfolder: str = "unet",
-        conv_in_mask_init: str = "pretrained",
-        conv_in_init: str = "zero",
         conditioning: str = "concat",
         cross_attention: str = "removed",
         cross_attention_dim: int = 768,
@@ -57,9 +54,8 @@ class Denoiser(nn.Module):
             latent_channels: channels C of the mask latents.
             condition_channels: channels of the image condition.
             self_conditioning: add C input channels for the previous x0 prediction.
-            pretrained, subfolder: a local folder or an id on the hub, see :func:`load_unet`; empty:
-                random weights.
-            conv_in_mask_init, conv_in_init: see :func:`fit_channels`; only with ``pretrained``.
+            pretrained: a local folder or an id on the hub, see :func:`load_unet`; empty: random
+                weights.
             conditioning: "concat" or "cross_attention" (which keeps the cross-attention).
             cross_attention: "removed", or "kept": it attends to the task's learnt tokens.
             cross_attention_dim: width of the tokens; a pretrained UNet has its own.
@@ -82,8 +78,14 @@ class Denoiser(nn.Module):
             ValueError: the parts do not fit together, or a name is not known.
         """
         super().__init__()
-        check_choice("CONDITIONING", conditioning, CONDITIONINGS)
-        check_choice("CROSS_ATTENTION", cross_attention, CROSS_ATTENTIONS)
+        for key, value, allowed in (
+            ("CONDITIONING", conditioning, CONDITIONINGS),
+            ("CROSS_ATTENTION", cross_attention, CROSS_ATTENTIONS),
+        ):
+            if value not in allowed:
+                raise ValueError(
+                    f"MODEL.LDMSEG.DENOISER.{key} is {value!r}; allowed: {', '.join(allowed)}"
+                )
         self.latent_channels = latent_channels
         self.self_conditioning = self_conditioning
         self.conditioning = conditioning
@@ -102,17 +104,8 @@ class Denoiser(nn.Module):
         in_channels += int(known_channel) + draft_channels
         out_channels = latent_channels + (0 if self.draft_start is None else 1)
         if pretrained:
-            self.unet = load_unet(
-                pretrained, subfolder=subfolder, with_cross_attention=self.cross_attends
-            )
-            fit_channels(
-                self.unet,
-                latent_channels=latent_channels,
-                in_channels=in_channels,
-                out_channels=out_channels,
-                mask_init=conv_in_mask_init,
-                new_init=conv_in_init,
-            )
+            self.unet = load_unet(pretrained, with_cross_attention=self.cross_attends)
+            fit_channels(self.unet, latent_channels=latent_channels, in_channels=in_channels)
         else:
             self.unet = new_unet(
                 in_channels=in_channels,

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .from_hub import load_from_hub
-from .pretrained_unet import CONFIG_NAME
+from .from_hub import CONFIG_NAME, load_from_hub
 
 logger = logging.getLogger(__name__)
 

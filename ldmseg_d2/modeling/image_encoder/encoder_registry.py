@@ -1,4 +1,7 @@
-"""The registry of image encoders, and what an image encoder is."""
+"""What an image encoder is, and the registry in which users put their own."""
+
+import inspect
+from typing import Any
 
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
@@ -45,15 +48,11 @@ class ImageEncoder(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward(images)")
 
     def layer_of(self, parameter_name: str) -> int:
-        """The layer of a parameter, 0 (nearest to the photo) to ``num_layers - 1``.
-
-        Args:
-            parameter_name: as in the encoder's ``named_parameters()``.
-        """
+        """Layer of a parameter: 0, the nearest to the photo, to ``num_layers - 1``."""
         return 0
 
 
-def build_image_encoder(name: str, *, out_channels: int, options: dict) -> ImageEncoder:
+def build_image_encoder(name: str, *, out_channels: int, options: dict[str, Any]) -> ImageEncoder:
     """Build an image encoder by name.
 
     Args:
@@ -67,9 +66,13 @@ def build_image_encoder(name: str, *, out_channels: int, options: dict) -> Image
     if name not in IMAGE_ENCODER_REGISTRY:
         known = ", ".join(sorted(key for key, _ in IMAGE_ENCODER_REGISTRY))
         raise ValueError(f"MODEL.LDMSEG.IMAGE_ENCODER.NAME is {name!r}; known: {known}")
+    encoder = IMAGE_ENCODER_REGISTRY.get(name)
     try:
-        return IMAGE_ENCODER_REGISTRY.get(name)(out_channels=out_channels, **options)
+        return encoder(out_channels=out_channels, **options)
     except TypeError as error:
+        parameters = inspect.signature(encoder).parameters
+        allowed = ", ".join(key.upper() for key in parameters if key != "out_channels")
         raise ValueError(
-            f"MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS {sorted(options)} do not fit {name}: {error}"
+            f"MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS {sorted(map(str.upper, options))} do not fit "
+            f"{name}: {error}. It takes {allowed}"
         ) from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..layers import ResidualBlock
-from .registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
+from .encoder_registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
 
 
 @IMAGE_ENCODER_REGISTRY.register()
