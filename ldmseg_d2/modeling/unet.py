@@ -141,9 +141,10 @@ def cross_attention_width(unet: UNet2DConditionModel) -> int:
     blocks = [m for m in unet.modules() if isinstance(m, BasicTransformerBlock)]
     widths = {block.attn2.to_k.in_features for block in blocks if block.attn2 is not None}
     if len(widths) != 1:
+        found = f"reads tokens of {sorted(widths)} channels" if widths else "has no cross-attention"
         raise ValueError(
             "MODEL.LDMSEG.DENOISER: several tasks with TASK_MODE 'separate' need cross-attention "
-            f"of one width; this UNet's blocks have {sorted(widths) or 'none'}"
+            f"of one width; this UNet {found}"
         )
     return widths.pop()
 

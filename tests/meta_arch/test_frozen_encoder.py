@@ -22,15 +22,9 @@ ENCODERS = {
     "TimmImageEncoder": {"MODEL_NAME": "resnet10t", "PRETRAINED": "", "STAGES": [1, 2]},
     "VAEImageEncoder": {
         "PRETRAINED": "",
-        "BLOCK_OUT_CHANNELS": [8, 16],
+        "BLOCK_OUT_CHANNELS": [8, 16, 16],
         "LAYERS_PER_BLOCK": 1,
         "NORM_NUM_GROUPS": 4,
-        "LATENT_CHANNELS": 8,
-    },
-    "TinyVAEImageEncoder": {
-        "PRETRAINED": "",
-        "BLOCK_OUT_CHANNELS": [64] * 4,
-        "LATENT_CHANNELS": 8,
     },
 }
 
@@ -117,10 +111,9 @@ def test_frozen_random_weights_warn(caplog):
     assert "VAEImageEncoder is frozen with random weights" in caplog.text
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_photos_of_other_statistics_raise(name):
-    with pytest.raises(ValueError, match=f"{name} needs photos in .-1, 1.*PIXEL_MEAN"):
-        build(name, "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
+def test_photos_of_other_statistics_raise():
+    with pytest.raises(ValueError, match="TimmImageEncoder needs photos in .-1, 1.*PIXEL_MEAN"):
+        build("TimmImageEncoder", "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
 
 
 @pytest.mark.parametrize("name", ENCODERS)
