@@ -114,9 +114,3 @@ def test_frozen_random_weights_warn(caplog):
 def test_photos_of_other_statistics_raise():
     with pytest.raises(ValueError, match="TimmImageEncoder needs photos in .-1, 1.*PIXEL_MEAN"):
         build("TimmImageEncoder", "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_inference_with_every_encoder(name):
-    outputs = build(name).eval()(tiny_batch(annotated=False))
-    assert [tuple(o["panoptic_seg"][0].shape) for o in outputs] == [(64, 64)] * 2

@@ -73,10 +73,10 @@ def test_the_patch_grid_fits_and_is_the_nearest(side):
     assert chosen == 518 or side != 512
 
 
-@pytest.mark.parametrize("side,grid", [(64, 5), (70, 5), (97, 7), (7, 1)])
-def test_dinov2_takes_any_side(side, grid):
-    assert dinov2()(photos(side)).shape == (2, 5, grid, grid)
-    assert dinov2(resolution=8 * 14)(photos(side)).shape == (2, 5, 8, 8)
+def test_dinov2_takes_any_side():
+    assert dinov2()(photos(64)).shape == (2, 5, 5, 5)
+    assert dinov2()(photos(7)).shape == (2, 5, 1, 1)
+    assert dinov2(resolution=8 * 14)(photos(64)).shape == (2, 5, 8, 8)
 
 
 def test_wrong_options_raise():
@@ -127,17 +127,6 @@ def test_incomplete_or_wrong_weights_raise(tmp_path):
         timm_features("resnet18", [1], pretrained=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no file .*missing.pth. Allowed: 'hub'"):
         dinov2(pretrained=str(tmp_path / "missing.pth"))
-
-
-def test_layers_of_dinov2():
-    encoder = dinov2(model_name=VIT_WITH_REGISTERS)
-    layers = {name: encoder.layer_of(name) for name, _ in encoder.named_parameters()}
-    assert encoder.num_layers == 5 and set(layers.values()) == {0, 1, 2, 3, 4}
-    for name, layer in layers.items():
-        if "blocks." in name:
-            assert layer == int(name.split("blocks.")[1].split(".")[0]) + 1
-        else:
-            assert layer == (4 if "norm" in name or "projection" in name else 0), name
 
 
 @pytest.mark.parametrize(

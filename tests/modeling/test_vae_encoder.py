@@ -25,11 +25,11 @@ def build(pretrained="", **options) -> ImageEncoder:
     return build_image_encoder("VAEImageEncoder", out_channels=4, options=options).eval()
 
 
-@pytest.mark.parametrize("place", ["pipeline", "vae"])
-@pytest.mark.parametrize("old_names", [False, True])
+@pytest.mark.parametrize("place,old_names", [("pipeline", False), ("vae", True)])
 @torch.no_grad()
 def test_vae_encoder_equals_diffusers(tmp_path, vae, place, old_names):
-    vae.save_pretrained(tmp_path / "vae")
+    vae.half().save_pretrained(tmp_path / "vae")  # loads as float32
+    vae.float()
     if old_names:
         state = vae.state_dict()
         for new, old in OLD_NAMES.items():
@@ -47,11 +47,6 @@ def test_vae_encoder_equals_diffusers(tmp_path, vae, place, old_names):
     random = build()
     random.load_state_dict(encoder.state_dict())
     torch.testing.assert_close(random(photos), expected)
-
-
-def test_half_precision_files_load_as_float32(tmp_path, vae):
-    vae.half().save_pretrained(tmp_path)
-    assert {p.dtype for p in build(tmp_path).parameters()} == {torch.float32}
 
 
 def test_errors_name_the_key(tmp_path, vae):
