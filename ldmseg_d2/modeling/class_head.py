@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class MaskPoolingHead(nn.Module):
@@ -41,57 +40,6 @@ class MaskPoolingHead(nn.Module):
         weights = cell_shares(ids, num_segments, *features.shape[-2:]).to(features)  # [K, h w]
         pooled = weights @ features.flatten(1).T  # [K, C']
         return self.linear(self.norm(pooled.to(self.linear.weight.dtype)))
-
-
-class CellHead(nn.Module):
-    """A linear layer on the image encoder's features of every cell: deep supervision in training.
-
-    As the auxiliary loss of PSPNet (arXiv 1612.01105, section 3.3), on what the denoiser sees. It
-    is linear, so that the classes are easily found there; a cell's features can tell those of its
-    parts as well (sub-pixel convolution, arXiv 1609.05158).
-    """
-
-    def __init__(self, *, in_channels: int, num_classes: int, subdivision: int = 1) -> None:
-        """
-        Args:
-            in_channels: channels C' of the features.
-            num_classes: C.
-            subdivision: n; each cell has logits for n x n parts.
-
-        Raises:
-            ValueError: a subdivision below 1.
-        """
-        super().__init__()
-        if subdivision < 1:
-            raise ValueError(
-                "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_SUBDIVISION must be at least 1, got "
-                f"{subdivision}"
-            )
-        self.in_channels = in_channels
-        self.num_classes = num_classes
-        self.subdivision = subdivision
-        self.conv = nn.Conv2d(in_channels, num_classes * subdivision**2, kernel_size=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C', h, w) features to (B, C, n h, n w) logits."""
-        return F.pixel_shuffle(self.conv(features), self.subdivision)
-
-    def loss(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of the labelled pixels, each with the logits of its part of a cell.
-
-        Args:
-            features: (B, C', h, w).
-            classes: (B, S, S) int64; what is not in 0..C - 1 is void.
-
-        Returns:
-            Scalar: the mean over the pixels; 0, with gradients of 0, where none is labelled.
-        """
-        log_probs = self(features).float().log_softmax(dim=1)  # [B, C, n h, n w]
-        height, width = log_probs.shape[-2:]
-        labelled = (classes >= 0) & (classes < self.num_classes)
-        ids = torch.where(labelled, classes + 1, 0)
-        counts = torch.stack([cell_counts(one, self.num_classes, height, width) for one in ids])
-        return -(counts * log_probs.flatten(2)).sum() / counts.sum().clamp(min=1)
 
 
 def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:

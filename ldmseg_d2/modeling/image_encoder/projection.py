@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import ChannelLayerNorm
+from ..latent_autoencoder import ChannelLayerNorm
 
 
 class PhotoStatistics(nn.Module):
