@@ -74,6 +74,8 @@ INSTALL_REQUIRES = [
     # From 4.11 on it draws polygons as the generated scenes expect; a test pins their hashes.
     "opencv-python-headless>=4.11",
     "scipy>=1.9",
+    # Connected regions of a map of many labels; the random walker of evaluate_inpainting.py.
+    "scikit-image>=0.20",
     "safetensors>=0.4",
     "numpy>=1.23",
     "Pillow>=9.4",

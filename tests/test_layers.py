@@ -17,7 +17,7 @@ ALLOWED = {
     "diffusion": {"ids"},
     "modeling": TENSORS,
     "panoptic": {"ids"},
-    "inpainting": {"ids", "panoptic"},
+    "inpainting": {"ids", "diffusion", "panoptic"},
     "meta_arch": METHOD - {"meta_arch"},
     "data": {"ids"},
     "visualization": {"ids"},

@@ -1,33 +1,34 @@
-"""Forward process, training step and sampler, as functions on tensors."""
+"""Forward process, training loss and sampler, as functions on tensors."""
 
-from .inpainting import INPAINTING_METHODS
-from .sampling import initial_noise, sample_latents
+from .loss import DiffusionLoss, diffusion_loss
+from .randomness import SampleRandomness
+from .sampling import (
+    image_generator,
+    initial_noise,
+    predict_from_noise,
+    sample_latents,
+    spread_steps,
+)
 from .schedule import (
     add_noise,
     build_scheduler,
-    high_noise_timesteps,
-    network_passes,
-    output_of_x0,
     predicted_x0,
     prediction_target,
-    self_aligned_noise,
     timestep_loss_weights,
 )
-from .training import DiffusionLoss, diffusion_loss
 
 __all__ = [
-    "INPAINTING_METHODS",
     "DiffusionLoss",
+    "SampleRandomness",
     "add_noise",
     "build_scheduler",
     "diffusion_loss",
-    "high_noise_timesteps",
+    "image_generator",
     "initial_noise",
-    "network_passes",
-    "output_of_x0",
+    "predict_from_noise",
     "predicted_x0",
     "prediction_target",
     "sample_latents",
-    "self_aligned_noise",
+    "spread_steps",
     "timestep_loss_weights",
 ]

@@ -1,15 +1,26 @@
 """The diffusion sampler (LDMSeg, arXiv 2401.10227, section 3.3): noise in, mask latents out."""
 
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from diffusers import SchedulerMixin
+from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Tensor
 
-from .inpainting import KnownLatents
-from .samplers import Sampler
-from .schedule import output_of_x0, predicted_x0
-from .training import Denoise
+from .loss import Denoise
+from .schedule import predicted_x0
+
+
+def image_generator(seed: int, key: int | str, device: torch.device) -> torch.Generator:
+    """A generator for one image.
+
+    Args:
+        seed: ``cfg.SEED``, or the input dict's own ``seed``.
+        key: the data set's id of the image, perhaps with a task and a draw.
+        device: where the noise is drawn.
+    """
+    number = zlib.crc32(f"{seed}/{key}".encode())
+    return torch.Generator(device=device).manual_seed(number)
 
 
 def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
@@ -26,92 +37,95 @@ def initial_noise(shape: Sequence[int], generators: Sequence[torch.Generator]) -
 
 
 @torch.no_grad()
+def predict_from_noise(
+    denoise: Denoise,
+    noise: Tensor,
+    *,
+    conditions: Mapping[str, Tensor | None],
+    scheduler: SchedulerMixin,
+) -> Tensor:
+    """x0 (B, C, h, w) that the network predicts at t = T - 1; arguments as of sample_latents."""
+    last = scheduler.config.num_train_timesteps - 1
+    t = torch.full((len(noise),), last, device=noise.device)
+    return predicted_x0(scheduler, denoise(noise, t, None, **conditions).float(), noise, t)
+
+
+@torch.no_grad()
 def sample_latents(
     denoise: Denoise,
     noise: Tensor,
     *,
+    conditions: Mapping[str, Tensor | None],
     scheduler: SchedulerMixin,
     num_inference_steps: int,
     self_conditioning: bool,
     generators: Sequence[torch.Generator] | None = None,
     known_latents: Tensor | None = None,
     known_mask: Tensor | None = None,
-    inpainting: str = "fixed",
-    repaint_jump_length: int = 5,
-    repaint_resamples: int = 3,
     callback: Callable[[int, int, Tensor], None] | None = None,
 ) -> Tensor:
     """Denoise from t = T - 1 to 0 and return the last x0 prediction.
 
-    With known latents the same loop completes half-drawn masks: see
-    :class:`~ldmseg_d2.diffusion.inpainting.KnownLatents` for the ways to put them back. A sample
-    without known cells comes out as it would without those of the others.
-
     Args:
-        denoise: the network with its image condition bound.
+        denoise: the network.
         noise: (B, C, h, w) x_T, standard normal.
-        scheduler: a diffusers scheduler; its ``step`` is the update from x_t to x_{t-1}, see
-            :class:`~ldmseg_d2.diffusion.samplers.Sampler` for what differs between them.
+        conditions: what the network is told beside x_t and t, such as the image condition.
+        scheduler: of :func:`build_scheduler`; its ``step`` is the update from x_t to x_{t-1}.
         num_inference_steps: steps N, 1..T.
         self_conditioning: feed each x0 prediction to the next step.
-        generators: one per sample, for samplers that add noise ("DDPM", "LCM") and for "noised"
-            and "repaint".
-        known_latents: (B, C, h, w) clean latents where ``known_mask``; None: nothing is known.
-        known_mask: (B, 1 or C, h, w) bool, cells that are given.
-        inpainting: "fixed", "noised", "x0" or "repaint".
-        repaint_jump_length, repaint_resamples: of "repaint", which takes about
-            ``repaint_resamples`` times as many steps.
-        callback: called as ``callback(i, t, x0)`` after step i = 0..N - 1, in RePaint's case after
-            the first visit of each.
+        generators: one per sample, for "DDPM", which adds noise.
+        known_latents: (B, C, h, w) clean latents where ``known_mask``: inpainting, the mask is
+            completed. None: nothing is known.
+        known_mask: (B, 1 or C, h, w) bool, cells that are given; all False in a sample without.
+        callback: called as ``callback(i, t, x0)`` after the prediction of step i = 0..N - 1.
 
     Returns:
         (B, C, h, w) predicted x0 after the last step; the known latents where they are known.
 
     Raises:
-        ValueError: only one of known_latents and known_mask is given, or see ``KnownLatents`` and
-            ``Sampler``.
+        ValueError: more steps than the scheduler has timesteps, or less than one.
     """
-    if (known_latents is None) != (known_mask is None):
-        raise ValueError("known_latents and known_mask are given together or not at all")
-    known = None
-    if known_mask is not None:
-        known = KnownLatents(
-            known_latents, known_mask, method=inpainting, generators=generators,
-            jump_length=repaint_jump_length, resamples=repaint_resamples,
-        )  # fmt: skip
-
-    # 1. The timesteps t_N > ... > t_1, e.g. 999, 979, ..., 19 for trailing spacing and N = 50, each
-    #    visited once (Heun: all but the first twice; RePaint: some again, after a jump back up).
-    sampler = Sampler(scheduler, num_inference_steps, device=noise.device, known=known)
+    # 1. The timesteps t_N > ... > t_1, e.g. 999, 979, ..., 19 for N = 50.
+    length = scheduler.config.num_train_timesteps
+    if not 1 <= num_inference_steps <= length:
+        raise ValueError(
+            f"MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS is {num_inference_steps}; allowed: 1 to "
+            f"{length}"
+        )
+    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    # For 62 numbers of steps, 61 the least, diffusers gives a further one, at t = -1.
+    scheduler.timesteps = scheduler.timesteps[:num_inference_steps]
 
     # 2. Start from noise; nothing has been predicted yet.
     x_t = noise  # [B, C, h, w]
     x0 = torch.zeros_like(noise)
-    for visit in sampler.visits():
-        t = sampler.timesteps[visit.index]
-        t_batch = t.expand(len(x_t))
-        before = x_t, x0
-
-        # 3. What is known enters x_t, clean or noised to the level of t.
-        if visit.jumps_from is not None:
-            x_t = known.jump(x_t, visit, scheduler)
-        if known:
-            x_t = known.into_x_t(x_t, t, scheduler)
+    for i, t in enumerate(scheduler.timesteps):
+        # 3. Inpainting: clean known cells stand in for the noisy ones at every step.
+        if known_mask is not None:
+            x_t = torch.where(known_mask, known_latents, x_t)
 
         # 4. Predict x0 at x_t, given the photo and, where used, the previous x0.
-        output = denoise(x_t, t_batch, x0 if self_conditioning else None)
+        t_batch = t.long().expand(len(x_t))
+        output = denoise(x_t, t_batch, x0 if self_conditioning else None, **conditions)
         x0 = predicted_x0(scheduler, output, x_t, t_batch)
-        if known:
-            x0 = known.into_x0(x0)
-            if inpainting == "x0":
-                output = output_of_x0(scheduler, x0, x_t, t_batch)
-        if callback is not None and visit.is_first_of is not None:
-            callback(visit.is_first_of, int(t), x0)
+        if known_mask is not None:
+            x0 = torch.where(known_mask, known_latents, x0)
+        if callback is not None:
+            callback(i, int(t), x0)
 
-        # 5. One step towards x_{t-1} (DDIM: arXiv 2010.02502, eq. 12).
-        x_t = sampler.step(output, x_t, visit, generators)
-        if visit.is_again:
-            x_t, x0 = known.hold(x_t, before[0]), known.hold(x0, before[1])
+        # 5. One step towards x_{t-1} (DDIM: arXiv 2010.02502, eq. 12). Under autocast the output
+        #    has a lower precision, which some schedulers would give to x.
+        output = output.to(x_t.dtype)
+        if generators is not None and isinstance(scheduler, DDPMScheduler):
+            x_t = scheduler.step(output, t, x_t, generator=list(generators)).prev_sample
+        else:
+            x_t = scheduler.step(output, t, x_t).prev_sample
 
     # 6. The result is the prediction, not the slightly noisy x_{t_1}.
     return x0
+
+
+def spread_steps(steps: list[tuple[int, Tensor]], wanted: int) -> list[tuple[int, Tensor]]:
+    """At most ``wanted`` of the steps, evenly spread, the last one among them."""
+    indices = torch.linspace(len(steps) - 1, 0, min(wanted, len(steps))).round().long()
+    return [steps[i] for i in sorted(set(indices.tolist()))]

@@ -28,21 +28,6 @@ def encode_bits(ids: Tensor, num_bits: int) -> Tensor:
     return (2 * bits - 1).float() * (ids != 0).unsqueeze(1)
 
 
-def decode_bits(bits: Tensor, void_threshold: float = 0.5) -> Tensor:
-    """Read ids back from analog bits by their signs.
-
-    Args:
-        bits: (B, num_bits, H, W) real values around -1, 0 (void) and 1.
-        void_threshold: a pixel whose mean absolute bit is below this is void.
-
-    Returns:
-        (B, H, W) int64 ids; 0 is void.
-    """
-    weights = 2 ** torch.arange(bits.shape[1], device=bits.device).view(1, -1, 1, 1)
-    ids = ((bits > 0).long() * weights).sum(dim=1)
-    return torch.where(bits.abs().mean(dim=1) < void_threshold, torch.zeros_like(ids), ids)
-
-
 def code_matrix(num_bits: int) -> Tensor:
     """The +-1 codes of the ids 1..2^num_bits - 1, one row each.
 
@@ -51,14 +36,6 @@ def code_matrix(num_bits: int) -> Tensor:
     """
     ids = torch.arange(1, 2**num_bits).unsqueeze(1)
     return 2.0 * ((ids >> torch.arange(num_bits)) & 1) - 1
-
-
-def gray_code(values: Tensor) -> Tensor:
-    """Binary-reflected Gray code of non-negative integers: neighbours differ in one bit.
-
-    Source: F. Gray, US patent 2,632,058 (1953); ``g = v ^ (v >> 1)``.
-    """
-    return values ^ (values >> 1)
 
 
 def semantic_codes(num_classes: int, num_bits: int, method: str = "consecutive") -> Tensor:

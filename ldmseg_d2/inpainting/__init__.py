@@ -1,14 +1,20 @@
 """Completing masks: given parts, several draws and their consensus, patterns that erase."""
 
 from .consensus import consensus
-from .given_prior import given_log_prior, random_walk
-from .put_back import given_ids_by_overlap, given_ids_by_votes, paste_known
+from .draws import join_draws, repeat_draws
+from .given_parts import GivenParts, put_back, read_given_parts, resize_nearest
+from .given_segments import GivenSegments, encode_given
+from .training_cells import draw_known_latents
 
 __all__ = [
+    "GivenParts",
+    "GivenSegments",
     "consensus",
-    "given_ids_by_overlap",
-    "given_ids_by_votes",
-    "given_log_prior",
-    "paste_known",
-    "random_walk",
+    "draw_known_latents",
+    "encode_given",
+    "join_draws",
+    "put_back",
+    "read_given_parts",
+    "repeat_draws",
+    "resize_nearest",
 ]

@@ -1,8 +1,7 @@
-"""Losses as functions on tensors; one loss a file."""
+"""Losses of stage 1 as functions on tensors."""
 
-from .bce import mask_bce
 from .cross_entropy import factored_cross_entropy, id_cross_entropy
-from .dice import mask_dice
+from .mask_losses import mask_bce, mask_dice
 from .point_sampling import choose_uncertain_points, sample_at_points
 
 __all__ = [

@@ -4,31 +4,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..ids import encode_bits, pixel_areas
+from ..ids import encode_bits
 
 
-def id_cross_entropy(
-    logits: Tensor, ids: Tensor, *, void_weight: float = 0.0, segment_balance: float = 0.0
-) -> Tensor:
+def id_cross_entropy(logits: Tensor, ids: Tensor, *, void_weight: float = 0.0) -> Tensor:
     """Mean cross-entropy over ids.
 
     Args:
         logits: (B, K, ...) logits of the ids, 0 being void.
         ids: (B, ...) int64 true ids.
         void_weight: weight of void pixels; 0 leaves them out (the paper).
-        segment_balance: pixels of a segment weigh area^-segment_balance: at 0 all pixels weigh the
-            same, at 1 all segments.
 
     Returns:
         Scalar: weighted mean over pixels; 0 where no pixel counts.
     """
-    losses = F.cross_entropy(logits.float(), ids, reduction="none")
-    return _weighted_mean(losses, ids, void_weight, segment_balance)
+    return _weighted_mean(F.cross_entropy(logits.float(), ids, reduction="none"), ids, void_weight)
 
 
-def factored_cross_entropy(
-    head_output: Tensor, ids: Tensor, *, void_weight: float = 0.0, segment_balance: float = 0.0
-) -> Tensor:
+def factored_cross_entropy(head_output: Tensor, ids: Tensor, *, void_weight: float = 0.0) -> Tensor:
     """The same cross-entropy for bit logits l_1..l_n and a void logit v, without 2^n channels.
 
     The logit of id k is the sum over bits of c_kb l_b with its code c_k in {-1, 1}^n. Because the
@@ -41,7 +34,7 @@ def factored_cross_entropy(
     Args:
         head_output: (B, n + 1, H, W) bit logits, least significant first, then the void logit.
         ids: (B, H, W) int64 true ids.
-        void_weight, segment_balance: see :func:`id_cross_entropy`.
+        void_weight: see :func:`id_cross_entropy`.
 
     Returns:
         Scalar: equal to :func:`id_cross_entropy` of the expanded logits.
@@ -55,12 +48,10 @@ def factored_cross_entropy(
     log_ids = s + torch.log(-torch.expm1(-s)) - bits.sum(dim=1)
     log_normaliser = torch.logaddexp(void, log_ids)
     true_logit = torch.where(ids == 0, void, (encode_bits(ids, num_bits) * bits).sum(dim=1))
-    return _weighted_mean(log_normaliser - true_logit, ids, void_weight, segment_balance)
+    return _weighted_mean(log_normaliser - true_logit, ids, void_weight)
 
 
-def _weighted_mean(losses: Tensor, ids: Tensor, void_weight: float, balance: float) -> Tensor:
+def _weighted_mean(losses: Tensor, ids: Tensor, void_weight: float) -> Tensor:
     weights = torch.where(ids == 0, void_weight, 1.0).to(losses)
-    if balance:
-        weights = weights * pixel_areas(ids).to(losses) ** -balance
     # The smallest number only keeps 0 / 0 away.
     return (losses * weights).sum() / weights.sum().clamp(min=torch.finfo(losses.dtype).tiny)

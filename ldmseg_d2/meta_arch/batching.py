@@ -1,140 +1,46 @@
-"""From Detectron2's list of dicts to tensors: what both meta-architectures do with their input."""
+"""From Detectron2's list of dicts to tensors: what all meta-architectures do with their input."""
 
-import copy
 import logging
-import zlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config import PADDINGS
-from ..ids import assign_ids, keep_largest
-
-logger = logging.getLogger(__name__)
+from ..ids import keep_largest, pixel_areas
+from ..modeling.depth_autoencoder import DepthNormalization
 
 
-def image_generator(seed: int, image_id: int | str, device: torch.device) -> torch.Generator:
-    """A generator for one image: its result depends on no other image, batch or process.
-
-    Args:
-        seed: ``cfg.SEED``, or the input dict's own ``seed``.
-        image_id: the data set's id of the image.
-        device: where the noise is drawn.
-    """
-    key = zlib.crc32(f"{seed}/{image_id}".encode())
-    return torch.Generator(device=device).manual_seed(key)
-
-
-class SampleRandomness:
-    """What training draws for the samples of a batch.
-
-    Where every input has a ``sample_seed``, each sample's numbers come from a generator of its
-    own: they depend neither on how a batch is split over processes and micro-batches nor on what
-    was drawn before. Inputs without the key share torch's global generator.
-    """
-
-    def __init__(self, batched_inputs: Sequence[dict], device: torch.device) -> None:
-        """
-        Args:
-            batched_inputs: dicts, perhaps with ``sample_seed``, an int.
-            device: where the numbers are drawn.
-        """
-        self.batch_size = len(batched_inputs)
-        self.device = device
-        self.generators: list[torch.Generator] | None = None
-        if all("sample_seed" in entry for entry in batched_inputs):
-            self.generators = [
-                torch.Generator(device=device).manual_seed(entry["sample_seed"])
-                for entry in batched_inputs
-            ]
-
-    def of_samples(self, indices: Sequence[int]) -> "SampleRandomness":
-        """The same generators, of some samples of the batch."""
-        part = copy.copy(self)
-        part.batch_size = len(indices)
-        if self.generators is not None:
-            part.generators = [self.generators[index] for index in indices]
-        return part
-
-    def randn(self, *shape: int) -> Tensor:
-        """(B, *shape) standard normal."""
-        return self._draw(torch.randn, shape)
-
-    def rand(self) -> Tensor:
-        """(B,) uniform in [0, 1)."""
-        return self._draw(torch.rand, ())
-
-    def rand_map(self, height: int, width: int | None = None) -> Tensor:
-        """(B, height, width or height) uniform in [0, 1)."""
-        return self._draw(torch.rand, (height, width or height))
-
-    def randint(self, high: int, *shape: int) -> Tensor:
-        """(B, *shape) int64, uniform in 0..high - 1."""
-        return self._draw(lambda size, **where: torch.randint(high, size, **where), shape)
-
-    def assign_ids(self, segment_ids: Tensor, **kwargs: Any) -> Tensor:
-        """:func:`ldmseg_d2.ids.assign_ids` of (B, H, W) maps, one per sample."""
-        if self.generators is None:
-            return assign_ids(segment_ids, **kwargs)
-        pairs = zip(segment_ids, self.generators, strict=True)
-        maps = [assign_ids(one.unsqueeze(0), generator=g, **kwargs) for one, g in pairs]
-        return torch.cat(maps)
-
-    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        if self.generators is None:
-            return draw((self.batch_size, *shape), device=self.device)
-        return torch.stack(
-            [draw(shape, generator=generator, device=self.device) for generator in self.generators]
-        )
-
-
-def check_padding(padding: str) -> str:
-    """``padding`` as it is; ValueError unless it is one of ``PADDINGS``."""
-    if padding not in PADDINGS:
-        raise ValueError(
-            f"MODEL.LDMSEG.IMAGE_ENCODER.PADDING is {padding!r}; allowed: {', '.join(PADDINGS)}"
-        )
-    return padding
-
-
-def stack_images(
-    batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor, *, padding: str = "mean"
-) -> Tensor:
+def stack_images(batched_inputs: Sequence[dict], size: int, mean: Tensor, std: Tensor) -> Tensor:
     """Normalise photos and pad them at the right and bottom to one square.
+
+    Their last column and row are repeated: a model that learnt from crops, which seldom show an end
+    of the photo, would take a flat colour there for an object.
 
     Args:
         batched_inputs: dicts with ``image``, uint8 (3, h, w) RGB, h and w at most ``size``.
         size: side S of the square.
         mean, std: (3, 1, 1), in the photos' units.
-        padding: one of ``PADDINGS``: the mean photo, or the photo's last column and row, repeated.
 
     Returns:
         (B, 3, S, S) float32.
 
     Raises:
-        ValueError: a photo is larger than the square, or unknown padding.
+        ValueError: a photo is larger than the square.
     """
-    check_padding(padding)
     images = []
     for entry in batched_inputs:
-        image = entry["image"].to(mean.device)
-        if max(image.shape[-2:]) > size:
+        height, width = entry["image"].shape[-2:]
+        if max(height, width) > size:
             raise ValueError(
                 f"{entry.get('file_name', 'image')}: the photo given to the model is "
-                f"{tuple(image.shape[-2:])}, larger than INPUT.LDMSEG.IMAGE_SIZE {size}: resize it "
-                "as PanopticDatasetMapper does"
+                f"{(height, width)}, larger than INPUT.LDMSEG.IMAGE_SIZE {size}: resize it as "
+                "PanopticDatasetMapper does"
             )
-        image = (image - mean) / std
-        if padding == "edge":
-            height, width = image.shape[-2:]
-            pad = (0, size - width, 0, size - height)
-            images.append(F.pad(image.unsqueeze(0), pad, mode="replicate")[0])
-        else:
-            images.append(pad_to_square(image, size))
+        image = (entry["image"].to(mean.device) - mean) / std
+        padding = (0, size - width, 0, size - height)
+        images.append(F.pad(image.unsqueeze(0), padding, mode="replicate")[0])
     return torch.stack(images)
 
 
@@ -162,7 +68,7 @@ def stack_segment_ids(batched_inputs: Sequence[dict], size: int, max_segments: i
         ids, excess = keep_largest(entry["segment_ids"].cpu(), max_segments)
         dropped += excess
         images += excess > 0
-        maps.append(pad_to_square(ids, size))
+        maps.append(ids)
     if dropped:
         log_every_n_seconds(
             logging.WARNING,
@@ -171,13 +77,7 @@ def stack_segment_ids(batched_inputs: Sequence[dict], size: int, max_segments: i
             n=30,
             name=__name__,
         )
-    return torch.stack(maps)
-
-
-def pad_to_square(x: Tensor, size: int) -> Tensor:
-    """Pad (..., h, w) with zeros at the right and bottom to (..., size, size)."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, size - width, 0, size - height))
+    return pad_stack(maps, size, 0)
 
 
 def pad_stack(maps: Sequence[Tensor], size: int, value: float) -> Tensor:
@@ -209,8 +109,59 @@ def shown_size(entry: dict) -> tuple[int, int]:
     raise KeyError("an input needs 'image', or the annotation that is reconstructed")
 
 
-def spread_indices(num_steps: int, wanted: int) -> set[int]:
-    """At most ``wanted`` step indices spread over 0..num_steps - 1, the last one among them."""
-    if wanted <= 0:
-        return set()
-    return {round(i) for i in torch.linspace(num_steps - 1, 0, min(wanted, num_steps)).tolist()}
+def balanced_cells(ids: Tensor, size: int, balance: float) -> Tensor:
+    """Weights of latent cells with which small segments count for more than their area.
+
+    A pixel of a segment weighs area^-balance, a cell the mean of its pixels, scaled so that a
+    picture's mean is 1. Void, which no evaluation counts, weighs as little as the largest segment.
+
+    Args:
+        ids: (N, S, S) int64.
+        size: side h of the latents, a divisor of S.
+        balance: 0: all cells weigh the same, 1: all segments.
+
+    Returns:
+        (N, 1, h, h) float32.
+    """
+    areas = pixel_areas(ids).float()
+    largest = (areas * (ids != 0)).amax(dim=(1, 2), keepdim=True).clamp(min=1)  # [N, 1, 1]
+    weights = torch.where(ids == 0, largest, areas) ** -balance
+    cells = F.avg_pool2d(weights.unsqueeze(1), ids.shape[-1] // size)
+    return cells / cells.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def stack_depth(
+    entries: Sequence[dict], size: int, normalization: DepthNormalization, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Normalised depth of some pictures, padded with invalid pixels.
+
+    Args:
+        entries: dicts with ``depth``, float32 (h, w) metres, 0 invalid, h and w at most ``size``.
+        size: side S of the square.
+        normalization: metres to [-1, 1].
+        device: of the result.
+
+    Returns:
+        (N, S, S) float32 in [-1, 1], and (N, S, S) bool, which pixels are valid.
+
+    Raises:
+        KeyError: an input has no depth.
+    """
+    for entry in entries:
+        if "depth" not in entry:
+            raise KeyError(
+                f"{entry.get('file_name', 'image')}: the model needs 'depth' here; data sets have "
+                "it where INPUT.LDMSEG.DEPTH_ROOTS names a folder, and at test it is loaded where "
+                "INPUT.LDMSEG.ANNOTATIONS_AT_TEST is True"
+            )
+    metres = pad_stack([entry["depth"].to(device) for entry in entries], size, 0.0)
+    pairs = [normalization.normalize(one) for one in metres]
+    return torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])
+
+
+def resize_shown(values: Tensor, entry: dict) -> Tensor:
+    """A map (S, S) without its padding, bilinearly at a picture's ``height`` x ``width``."""
+    height, width = shown_size(entry)
+    size = entry["height"], entry["width"]
+    shown = values[None, None, :height, :width]
+    return F.interpolate(shown, size=size, mode="bilinear", align_corners=False)[0, 0]

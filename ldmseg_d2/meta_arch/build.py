@@ -1,27 +1,53 @@
-"""Build the networks that both meta-architectures share from a config."""
+"""From the config to parts: the one place, beside ``from_config``, that reads cfg for networks."""
 
 import logging
+from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from diffusers import SchedulerMixin
 from torch import nn
 
-from ..config import CLASSIFIERS, PREDICTION_TYPES
-from ..diffusion import build_scheduler
+from ..diffusion import build_scheduler, timestep_loss_weights
 from ..modeling.class_head import MaskPoolingHead
 from ..modeling.denoiser import Denoiser
 from ..modeling.depth_autoencoder import DepthAutoencoder
-from ..modeling.image_encoder import ImageEncoder
+from ..modeling.image_encoder import ImageEncoder, build_image_encoder
 from ..modeling.latent_autoencoder import LatentAutoencoder
 from ..modeling.mask_autoencoder import MaskAutoencoder
 from ..modeling.weights import load_into, load_weights, without_prefixes
-from .condition import condition_channels
-from .tasks import Task, TaskLayout, dataset_classes, task_classes
-from .tasks.classifier import MaskPooling, SegmentClassifier, SemanticVote
-from .tasks.outputs import Fusion, check_parts
+from .segment_classes import MaskPooling, SegmentClassifier, SemanticVote, dataset_classes
+from .task_base import build_tasks, task_classes
+from .task_batches import TaskLayout
 
 logger = logging.getLogger(__name__)
+
+
+def ldmseg_from_config(cfg: CfgNode) -> dict[str, Any]:
+    """Keyword arguments of :class:`LDMSeg`."""
+    ldmseg = cfg.MODEL.LDMSEG
+    autoencoders = build_autoencoders(cfg)
+    tasks = build_tasks(cfg, autoencoders)
+    scheduler = build_noise_scheduler(cfg)
+    return {
+        "autoencoders": autoencoders,
+        "layout": TaskLayout(tasks, mode=ldmseg.TASK_MODE, weights=ldmseg.TASK_WEIGHTS),
+        "image_encoder": build_condition_encoder(cfg),
+        "denoiser": build_denoiser(cfg),
+        "scheduler": scheduler,
+        "timestep_weights": timestep_loss_weights(
+            scheduler, weighting=ldmseg.DIFFUSION.LOSS_WEIGHTING
+        ),
+        "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
+        "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
+        "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
+        "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
+        "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
+        "classifier": build_classifier(cfg),
+        "seed": cfg.SEED,
+    }
 
 
 def build_mask_autoencoder(cfg: CfgNode) -> MaskAutoencoder:
@@ -35,22 +61,8 @@ def build_mask_autoencoder(cfg: CfgNode) -> MaskAutoencoder:
         )
     if not 2 <= cfg.MODEL.LDMSEG.NUM_BITS <= 16:
         raise ValueError(f"MODEL.LDMSEG.NUM_BITS must be 2..16, got {cfg.MODEL.LDMSEG.NUM_BITS}")
-    return MaskAutoencoder(
-        num_bits=cfg.MODEL.LDMSEG.NUM_BITS,
-        encoder=ae.ENCODER,
-        decoder=ae.DECODER,
-        head=ae.HEAD,
-        downsample_factor=ae.DOWNSAMPLE_FACTOR,
-        latent_channels=ae.LATENT_CHANNELS,
-        encoder_channels=ae.ENCODER_CHANNELS,
-        decoder_channels=ae.DECODER_CHANNELS,
-        num_upsamplings=ae.NUM_UPSAMPLINGS,
-        num_layers=ae.NUM_LAYERS,
-        variational=ae.VARIATIONAL,
-        latent_noise=ae.LATENT_NOISE,
-        normalization=ae.NORMALIZATION,
-        scaling_factor=ae.SCALING_FACTOR,
-    )
+    sizes = {key.lower(): value for key, value in ae.items() if key not in ("WEIGHTS", "LOSS")}
+    return MaskAutoencoder(num_bits=cfg.MODEL.LDMSEG.NUM_BITS, **sizes)
 
 
 def build_depth_autoencoder(cfg: CfgNode) -> DepthAutoencoder:
@@ -60,10 +72,7 @@ def build_depth_autoencoder(cfg: CfgNode) -> DepthAutoencoder:
         downsample_factor=masks.DOWNSAMPLE_FACTOR,
         latent_channels=masks.LATENT_CHANNELS,
         channels=depth.CHANNELS,
-        num_layers=depth.NUM_LAYERS,
         latent_noise=depth.LATENT_NOISE,
-        normalization=depth.NORMALIZATION,
-        scaling_factor=depth.SCALING_FACTOR,
     )
 
 
@@ -110,10 +119,32 @@ def build_autoencoders(cfg: CfgNode) -> dict[str, LatentAutoencoder]:
     return autoencoders
 
 
-def build_layout(cfg: CfgNode, tasks: list[Task]) -> TaskLayout:
-    """Where the tasks' latents are in a batch, by ``MODEL.LDMSEG.TASK_MODE``."""
-    ldmseg = cfg.MODEL.LDMSEG
-    return TaskLayout(tasks, mode=ldmseg.TASK_MODE, weights=ldmseg.TASK_WEIGHTS)
+def build_condition_encoder(cfg: CfgNode) -> ImageEncoder:
+    """The image encoder of ``MODEL.LDMSEG.IMAGE_ENCODER``.
+
+    Raises:
+        ValueError: unknown name or option, or it needs photos in [-1, 1] and gets others.
+    """
+    encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
+    built = build_image_encoder(
+        encoder.NAME,
+        out_channels=encoder.OUT_CHANNELS,
+        options={key.lower(): value for key, value in encoder.OPTIONS.items()},
+    )
+    if built.needs_unit_range and {*cfg.MODEL.PIXEL_MEAN, *cfg.MODEL.PIXEL_STD} != {127.5}:
+        raise ValueError(
+            f"{encoder.NAME} needs photos in [-1, 1] and converts them itself: leave "
+            f"MODEL.PIXEL_MEAN and PIXEL_STD at 127.5 (they are {cfg.MODEL.PIXEL_MEAN} and "
+            f"{cfg.MODEL.PIXEL_STD})"
+        )
+    if encoder.FREEZE and not (built.is_pretrained or cfg.MODEL.WEIGHTS):
+        logger.warning(
+            "MODEL.LDMSEG.IMAGE_ENCODER: %s is frozen with random weights, and the checkpoints of "
+            "a training leave frozen weights out: set its OPTIONS.PRETRAINED, or MODEL.WEIGHTS to "
+            "a file that has them",
+            encoder.NAME,
+        )
+    return built
 
 
 def build_classifier(cfg: CfgNode) -> SegmentClassifier:
@@ -123,112 +154,61 @@ def build_classifier(cfg: CfgNode) -> SegmentClassifier:
         ValueError: unknown name, a task is missing, or no data set tells the classes.
     """
     ldmseg = cfg.MODEL.LDMSEG
-    if ldmseg.CLASSIFIER not in CLASSIFIERS:
+    needs = {
+        "none": set(),
+        "semantic_task": {"instance", "semantic"},
+        "mask_pooling": {"instance"},
+    }
+    if ldmseg.CLASSIFIER not in needs:
         raise ValueError(
-            f"MODEL.LDMSEG.CLASSIFIER is {ldmseg.CLASSIFIER!r}; allowed: {', '.join(CLASSIFIERS)}"
+            f"MODEL.LDMSEG.CLASSIFIER is {ldmseg.CLASSIFIER!r}; allowed: {', '.join(needs)}"
+        )
+    if not needs[ldmseg.CLASSIFIER] <= set(ldmseg.TASKS):
+        raise ValueError(
+            f"MODEL.LDMSEG.CLASSIFIER {ldmseg.CLASSIFIER!r} needs "
+            f"{sorted(needs[ldmseg.CLASSIFIER])} in MODEL.LDMSEG.TASKS, which is "
+            f"{list(ldmseg.TASKS)}"
         )
     if ldmseg.CLASSIFIER == "none":
         return SegmentClassifier()
-    needed = {"instance", "semantic"} if ldmseg.CLASSIFIER == "semantic_task" else {"instance"}
-    if not needed <= set(ldmseg.TASKS):
-        raise ValueError(
-            f"MODEL.LDMSEG.CLASSIFIER {ldmseg.CLASSIFIER!r} needs {sorted(needed)} in "
-            f"MODEL.LDMSEG.TASKS, which is {list(ldmseg.TASKS)}"
-        )
-    classes = dataset_classes(cfg)
-    fusion = _build_fusion(ldmseg.POSTPROCESS)
+    classes, split_area = dataset_classes(cfg), ldmseg.POSTPROCESS.SPLIT_AREA
     if ldmseg.CLASSIFIER == "semantic_task":
-        return SemanticVote(classes, fusion=fusion)
-    if fusion.region_area > 0:
-        raise ValueError(
-            f"MODEL.LDMSEG.POSTPROCESS.REGION_AREA {fusion.region_area} needs classes of pixels: "
-            "MODEL.LDMSEG.CLASSIFIER 'semantic_task', which is 'mask_pooling'. Set it to -1"
-        )
-    head = MaskPoolingHead(in_channels=condition_channels(cfg), num_classes=classes.num_classes)
+        return SemanticVote(classes, split_area=split_area)
     return MaskPooling(
         classes,
-        head=head,
+        head=MaskPoolingHead(
+            in_channels=ldmseg.IMAGE_ENCODER.OUT_CHANNELS, num_classes=classes.num_classes
+        ),
         image_size=cfg.INPUT.LDMSEG.IMAGE_SIZE,
-        loss_weight=ldmseg.CLASS_LOSS_WEIGHT,
         train_size=cfg.INPUT.LDMSEG.TRAIN_SIZE,
-        fusion=fusion,
-    )
-
-
-def _build_fusion(post: CfgNode) -> Fusion:
-    """From ``MODEL.LDMSEG.POSTPROCESS``; raises ValueError for values that make no sense."""
-    check_parts(post, "MODEL.LDMSEG.POSTPROCESS")
-    return Fusion(
-        fill_stuff_area=post.FILL_STUFF_AREA,
-        split_area=post.SPLIT_AREA,
-        region_area=post.REGION_AREA,
-        part_area=post.PART_AREA,
-        part_share=post.PART_SHARE,
-        keep_void=post.KEEP_VOID,
+        split_area=split_area,
     )
 
 
 def build_noise_scheduler(cfg: CfgNode) -> SchedulerMixin:
-    """Forward process of ``MODEL.LDMSEG.DIFFUSION`` and sampler of ``MODEL.LDMSEG.SAMPLER``."""
-    diffusion, sampler = cfg.MODEL.LDMSEG.DIFFUSION, cfg.MODEL.LDMSEG.SAMPLER
-    if diffusion.PREDICTION_TYPE not in PREDICTION_TYPES:
+    """Forward process and sampler of ``MODEL.LDMSEG.DIFFUSION`` and ``SAMPLER``."""
+    kind = cfg.MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE
+    allowed = ("epsilon", "sample", "v_prediction")
+    if kind not in allowed:
         raise ValueError(
-            f"MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE is {diffusion.PREDICTION_TYPE!r}; "
-            f"allowed: {', '.join(PREDICTION_TYPES)}"
+            f"MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE is {kind!r}; allowed: {', '.join(allowed)}"
         )
-    return build_scheduler(
-        sampler.NAME,
-        num_train_timesteps=diffusion.NUM_TRAIN_TIMESTEPS,
-        beta_schedule=diffusion.BETA_SCHEDULE,
-        beta_start=diffusion.BETA_START,
-        beta_end=diffusion.BETA_END,
-        prediction_type=diffusion.PREDICTION_TYPE,
-        timestep_spacing=sampler.TIMESTEP_SPACING,
-        rescale_betas_zero_snr=diffusion.RESCALE_BETAS_ZERO_SNR,
-    )
+    return build_scheduler(cfg.MODEL.LDMSEG.SAMPLER.NAME, prediction_type=kind)
 
 
 def build_denoiser(cfg: CfgNode) -> Denoiser:
     """The UNet of ``MODEL.LDMSEG.DENOISER``, with an input for every latent and condition."""
-    unet, embedding = cfg.MODEL.LDMSEG.DENOISER, cfg.MODEL.LDMSEG.TASK_EMBEDDING
-    given = cfg.MODEL.LDMSEG.TRAIN_INPAINTING
-    task_channels = cfg.MODEL.LDMSEG.AUTOENCODER.LATENT_CHANNELS
-    joint = cfg.MODEL.LDMSEG.TASK_MODE == "joint"
-    num_tasks = len(cfg.MODEL.LDMSEG.TASKS)
+    ldmseg, unet = cfg.MODEL.LDMSEG, cfg.MODEL.LDMSEG.DENOISER
+    joint, num_tasks = ldmseg.TASK_MODE == "joint", len(ldmseg.TASKS)
+    renamed = {"COMPILE": "compile_unet"}
     return Denoiser(
-        latent_channels=task_channels * (num_tasks if joint else 1),
-        condition_channels=condition_channels(cfg),
-        self_conditioning=cfg.MODEL.LDMSEG.DIFFUSION.SELF_CONDITIONING,
-        block_out_channels=unet.BLOCK_OUT_CHANNELS,
-        down_block_types=unet.DOWN_BLOCK_TYPES,
-        up_block_types=unet.UP_BLOCK_TYPES,
-        layers_per_block=unet.LAYERS_PER_BLOCK,
-        attention_head_dim=unet.ATTENTION_HEAD_DIM,
-        norm_num_groups=unet.NORM_NUM_GROUPS,
-        pretrained=unet.PRETRAINED,
-        conditioning=unet.CONDITIONING,
-        cross_attention=unet.CROSS_ATTENTION,
-        cross_attention_dim=unet.CROSS_ATTENTION_DIM,
+        latent_channels=ldmseg.AUTOENCODER.LATENT_CHANNELS * (num_tasks if joint else 1),
+        condition_channels=ldmseg.IMAGE_ENCODER.OUT_CHANNELS,
+        self_conditioning=ldmseg.DIFFUSION.SELF_CONDITIONING,
         num_tasks=1 if joint else num_tasks,
-        tokens_per_task=embedding.NUM_TOKENS,
-        task_in_time_embedding=embedding.IN_TIME_EMBEDDING,
-        known_channel=given.PROB > 0,
-        draft_channels=task_channels if given.PROB > 0 and given.DRAFT else 0,
-        draft_start=_draft_start(cfg),
-        freeze=unet.FREEZE,
-        gradient_checkpointing=unet.GRADIENT_CHECKPOINTING,
-        channels_last=unet.CHANNELS_LAST,
-        compile_unet=unet.COMPILE,
+        known_channel=ldmseg.TRAIN_INPAINTING.PROB > 0,
+        **{renamed.get(key, key.lower()): value for key, value in unet.items()},
     )
-
-
-def _draft_start(cfg: CfgNode) -> int | None:
-    """First channel of the segments in the output; None where the output is not x0."""
-    ldmseg = cfg.MODEL.LDMSEG
-    if ldmseg.DIFFUSION.PREDICTION_TYPE != "sample" or "instance" not in ldmseg.TASKS:
-        return None
-    position = list(ldmseg.TASKS).index("instance") if ldmseg.TASK_MODE == "joint" else 0
-    return position * ldmseg.AUTOENCODER.LATENT_CHANNELS
 
 
 class FrozenPartsMixin:
@@ -253,11 +233,6 @@ class FrozenPartsMixin:
         return self
 
 
-def encoder_parts(name: str, encoder: ImageEncoder) -> list[str]:
+def image_encoder_parts(encoder: ImageEncoder) -> list[str]:
     """What ``MODEL.LDMSEG.IMAGE_ENCODER.FREEZE`` freezes: dotted names of sub-modules."""
-    return [f"{name}.{part}" for part in encoder.backbone_names] or [name]
-
-
-def pixel_statistics(mean: list[float], std: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` as (3, 1, 1) tensors."""
-    return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+    return [f"image_encoder.{part}" for part in encoder.backbone_names] or ["image_encoder"]

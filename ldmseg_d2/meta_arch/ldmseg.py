@@ -1,4 +1,12 @@
-"""Stage 2: LDMSeg, the diffusion model that generates a photo's segmentation."""
+"""LDMSeg (arXiv 2401.10227): a diffusion model that generates a photo's segmentation.
+
+Stage 1, in ``autoencoders.py``, has taught an autoencoder to turn segment ids into a small latent
+x_0 and back. Here, stage 2, a UNet learns to predict x_0 from x_t = a_t x_0 + s_t noise and the
+photo (:meth:`LDMSeg.compute_losses`), and so turns noise into a segmentation
+(:meth:`LDMSeg.generate`).
+"""
+
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -7,28 +15,22 @@ from diffusers import SchedulerMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..diffusion import predicted_x0
+from ..diffusion import (
+    SampleRandomness,
+    diffusion_loss,
+    image_generator,
+    initial_noise,
+    predict_from_noise,
+    sample_latents,
+    spread_steps,
+)
+from ..inpainting import GivenSegments, draw_known_latents, encode_given, join_draws, repeat_draws
 from ..modeling.denoiser import Denoiser
 from ..modeling.image_encoder import ImageEncoder
-from .batching import check_padding, stack_images
-from .build import (
-    FrozenPartsMixin,
-    build_autoencoders,
-    build_classifier,
-    build_denoiser,
-    build_layout,
-    build_noise_scheduler,
-    encoder_parts,
-    pixel_statistics,
-)
-from .condition import CellSupervision, build_condition_encoder, build_supervision
-from .generation import generate
-from .inpainting import InpaintingOptions
-from .latent_cache import LatentCache, build_latent_cache
-from .noise import NoiseOptions, build_noise_options, build_timestep_weights
-from .tasks import Task, TaskLayout, build_tasks
-from .tasks.classifier import SegmentClassifier
-from .training import training_losses
+from .batching import stack_images
+from .build import FrozenPartsMixin, image_encoder_parts, ldmseg_from_config
+from .segment_classes import SegmentClassifier, thing_instances
+from .task_batches import Batch, TaskLayout, decode_tasks, encode_targets
 
 
 @META_ARCH_REGISTRY.register()
@@ -40,129 +42,68 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         self,
         *,
         autoencoders: dict[str, nn.Module],
-        tasks: list[Task],
         layout: TaskLayout,
         image_encoder: ImageEncoder,
         denoiser: Denoiser,
         scheduler: SchedulerMixin,
         timestep_weights: Tensor,
         image_size: int,
+        train_size: int = 0,
         pixel_mean: list[float],
         pixel_std: list[float],
         num_inference_steps: int = 50,
-        inpainting: InpaintingOptions | None = None,
-        noise_options: NoiseOptions | None = None,
         self_conditioning_prob: float = 0.5,
-        decoded_loss_weight: float = 0.0,
         train_inpainting_prob: float = 0.0,
-        given_segments_share: float = 0.5,
-        train_size: int = 0,
-        padding: str = "mean",
         freeze_image_encoder: bool = False,
-        latent_cache: LatentCache | None = None,
         classifier: SegmentClassifier | None = None,
-        supervision: CellSupervision | None = None,
         seed: int = 0,
     ) -> None:
         """
         Args:
             autoencoders: trained in stage 1, frozen here; each becomes the attribute of its name,
                 "autoencoder" (masks) or "depth_autoencoder".
-            tasks: what is generated, each with one of the autoencoders.
-            layout: where the tasks' latents are in a batch.
+            layout: the tasks, and where their latents are in a batch.
             image_encoder: photo to condition.
             denoiser: predicts what ``scheduler.config.prediction_type`` says.
             scheduler: forward process in training, sampler at test.
             timestep_weights: (T,) loss weight of each timestep.
-            image_size: side S of the square that the networks see, pixels.
+            image_size, train_size: side S of the square that the networks see at test and in
+                training, pixels; a ``train_size`` of 0: the same.
             pixel_mean, pixel_std: of the photo's R, G, B.
             num_inference_steps: of the sampler.
-            inpainting: how given parts of a mask enter the sampler; None: the paper's way.
-            noise_options: which timesteps training draws, or that it is a regression; None: the
-                paper's.
-            self_conditioning_prob: probability of a first pass in training.
-            decoded_loss_weight: weight of a loss of the decoded x0 prediction.
-            train_inpainting_prob: share of training samples that have some cells given.
-            given_segments_share: share of these in which whole segments are given.
-            train_size: side of the square in training, pixels; 0: ``image_size``.
-            padding: of photos, see :func:`stack_images`.
+            self_conditioning_prob, train_inpainting_prob: shares of training samples that see a
+                first prediction, and of which some cells are given.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
-            latent_cache: keeps what a frozen image encoder gives in training.
             classifier: gives segments their classes; None: they have none.
-            supervision: a loss on the condition; None: none.
             seed: of the noise at test, together with the image's id.
 
         Raises:
-            ValueError: a name that is not known, or sizes that do not fit.
+            ValueError: sizes that do not fit.
         """
         super().__init__()
-        for key, size in (("IMAGE_SIZE", image_size), ("TRAIN_SIZE", train_size or image_size)):
-            side, rest = divmod(size * layout.latent_size, image_size)
-            if rest or side % denoiser.downsample_factor:
-                raise ValueError(
-                    f"INPUT.LDMSEG.{key} {size} gives latents of side {side}; the denoiser's "
-                    f"levels need a multiple of {denoiser.downsample_factor}"
-                )
+        self.image_size = image_size
+        self.train_size = train_size or image_size
+        self.layout = layout
+        layout.check_sides(denoiser.downsample_factor, image_size, self.train_size)
         for name, autoencoder in autoencoders.items():
             self.add_module(name, autoencoder)
-        self.tasks = tasks
-        self.layout = layout
         self.image_encoder = image_encoder
         self.denoiser = denoiser
         self.scheduler = scheduler
-        self.image_size = image_size
-        self.train_size = train_size or image_size
-        self.padding = check_padding(padding)
         self.num_inference_steps = num_inference_steps
-        self.inpainting = inpainting or InpaintingOptions()
-        self.noise_options = noise_options or NoiseOptions()
         self.self_conditioning_prob = self_conditioning_prob
-        self.decoded_loss_weight = decoded_loss_weight
         self.train_inpainting_prob = train_inpainting_prob
-        self.given_segments_share = given_segments_share
-        self.latent_cache = latent_cache
         self.classifier = classifier or SegmentClassifier()
-        self.supervision = supervision
         self.seed = seed
-        mean, std = pixel_statistics(pixel_mean, pixel_std)
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
         self.register_buffer("timestep_weights", timestep_weights, persistent=False)
-        frozen = encoder_parts("image_encoder", image_encoder) if freeze_image_encoder else []
+        frozen = image_encoder_parts(image_encoder) if freeze_image_encoder else []
         self.freeze_parts(*autoencoders, *frozen)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict:
-        ldmseg = cfg.MODEL.LDMSEG
-        autoencoders = build_autoencoders(cfg)
-        tasks = build_tasks(cfg, autoencoders)
-        scheduler = build_noise_scheduler(cfg)
-        return {
-            "autoencoders": autoencoders,
-            "tasks": tasks,
-            "layout": build_layout(cfg, tasks),
-            "image_encoder": build_condition_encoder(cfg),
-            "denoiser": build_denoiser(cfg),
-            "scheduler": scheduler,
-            "timestep_weights": build_timestep_weights(cfg, scheduler),
-            "image_size": cfg.INPUT.LDMSEG.IMAGE_SIZE,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "num_inference_steps": ldmseg.SAMPLER.NUM_INFERENCE_STEPS,
-            "inpainting": InpaintingOptions.from_config(cfg),
-            "noise_options": build_noise_options(cfg),
-            "self_conditioning_prob": ldmseg.DIFFUSION.SELF_CONDITIONING_PROB,
-            "decoded_loss_weight": ldmseg.DIFFUSION.DECODED_LOSS_WEIGHT,
-            "train_inpainting_prob": ldmseg.TRAIN_INPAINTING.PROB,
-            "given_segments_share": ldmseg.TRAIN_INPAINTING.SEGMENTS_SHARE,
-            "train_size": cfg.INPUT.LDMSEG.TRAIN_SIZE,
-            "padding": ldmseg.IMAGE_ENCODER.PADDING,
-            "freeze_image_encoder": ldmseg.IMAGE_ENCODER.FREEZE,
-            "latent_cache": build_latent_cache(cfg),
-            "classifier": build_classifier(cfg),
-            "supervision": build_supervision(cfg),
-            "seed": cfg.SEED,
-        }
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return ldmseg_from_config(cfg)
 
     @property
     def device(self) -> torch.device:
@@ -171,13 +112,9 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C', h, w) of one row of latents: one task's, or all tasks' where they are joint."""
-        return self.layout.latent_channels, self.latent_size, self.latent_size
-
-    @property
-    def latent_size(self) -> int:
-        """Side h of the latents, in training that of its crops."""
         size = self.train_size if self.training else self.image_size
-        return size * self.layout.latent_size // self.image_size
+        side = size * self.layout.latent_size // self.image_size
+        return self.layout.latent_channels, side, side
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
@@ -201,48 +138,167 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
         Returns:
             Training: ``loss_diffusion``, or with several tasks ``loss_<task>`` for each, whose sum
-            is the mean over the batch; where they have a weight, ``loss_decoded``, ``loss_class``
-            and ``loss_cells``: scalars. Test: a list of dicts, see :func:`assemble_output`:
-            ``panoptic_seg`` (:func:`logits_to_panoptic`; :func:`merge_classes` with a classifier),
-            ``instances``, ``sem_seg`` (C, H, W) probabilities, ``depth`` (H, W), those that were
-            asked for; with several draws also ``uncertainty`` (H, W) in [0, 1] and ``samples``
-            (:func:`join_draws`); where asked for ``steps``: dicts with ``timestep`` and
-            ``panoptic_seg``.
+            is the mean over the batch; with a head that classifies, ``loss_class``: scalars. Test:
+            a list of dicts with those that were asked for: ``panoptic_seg``
+            (:func:`logits_to_panoptic`; with classes :func:`merge_classes`, and then
+            ``instances``), ``sem_seg`` (C, H, W) probabilities, ``depth`` (H, W); with several
+            draws also ``uncertainty`` and ``samples`` (:func:`join_draws`); ``steps``: dicts with
+            ``timestep`` and ``panoptic_seg``.
         """
-        side = self.train_size if self.training else self.image_size
-        images = stack_images(
-            batched_inputs, side, self.pixel_mean, self.pixel_std, padding=self.padding
-        )
-        cache = self.latent_cache if self.training else None
-        if cache:
-            condition = self._condition(cache(batched_inputs, images, self))
-        else:
-            condition = self.encode_images(images)
         if self.training:
-            return training_losses(self, batched_inputs, condition)
-        return generate(self, batched_inputs, condition)
+            return self.compute_losses(batched_inputs)
+        return self.generate(batched_inputs)
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Condition (B, C', h, w) from photos (B, 3, S, S); on the latent's grid, unless tokens."""
-        return self._condition(self.image_features(images))
+    def compute_losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """One training step (LDMSeg, section 3.2); see :meth:`forward`."""
+        # 1. The photos, as a condition on the latents' grid.
+        condition = self.encode_images(batched_inputs)  # [B, C'', h, w]
 
-    def _condition(self, features: Tensor) -> Tensor:
-        return features if self.supervision is None else self.supervision.extend(features)
+        # 2. Noise, and which tasks each picture teaches.
+        randomness = SampleRandomness(batched_inputs, self.device)
+        noise = randomness.randn(*self.latent_shape)  # [B, C', h, w]
+        batch = self.layout.for_training(batched_inputs, randomness)
+        conditions = {"condition": condition, "task": batch.tasks}
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """As :meth:`encode_images`, without what :meth:`CellSupervision.extend` appends."""
-        # What is frozen in it builds no graph: neither its weights nor photos need a gradient.
-        features = self.image_encoder(images)
-        size = self.latent_size
-        if self.denoiser.conditioning == "concat" and features.shape[-1] != size:
-            features = F.interpolate(
-                features, size=(size, size), mode="bilinear", align_corners=False
+        # 3. Matched ids (not in the paper): the network's own x_0 from that noise names segments.
+        predicted = self.predict_for_matching(noise, conditions)
+
+        # 4. Clean latents x_0 of the ground truth.
+        targets = encode_targets(
+            batch, batched_inputs, like=noise, randomness=randomness, predicted=predicted
+        )
+
+        # 5. Training for inpainting (not in the paper): cells of some samples are given.
+        known = None
+        if self.train_inpainting_prob > 0:
+            known = draw_known_latents(
+                batch.segments,
+                targets.ids,
+                like=noise,
+                prob=self.train_inpainting_prob,
+                randomness=randomness,
             )
-        return features
+            conditions["known"] = known.any(dim=1, keepdim=True)
+
+        # 6. Predict x_0 from x_t at a random t, for some samples with a first prediction beside it.
+        t = randomness.randint(len(self.timestep_weights))  # [B]
+        chosen = None
+        if self.denoiser.self_conditioning:
+            chosen = randomness.rand() < self.self_conditioning_prob
+        result = diffusion_loss(
+            self.denoiser,
+            targets.x0,
+            t,
+            noise,
+            conditions=conditions,
+            scheduler=self.scheduler,
+            weights=self.timestep_weights,
+            valid=targets.valid,
+            cell_weights=targets.weights,
+            known=known,
+            self_conditioning_mask=chosen,
+        )
+        losses = self.layout.losses(batch, targets, result)
+        return {**losses, **self.classifier.losses(condition, batched_inputs)}
 
     @torch.no_grad()
-    def predict_from_noise(self, noise: Tensor, condition: Tensor, told: Tensor) -> Tensor:
-        """x0 (R, C', h, w) that the network predicts at t = T - 1; "matched" ids depend on it."""
-        t = torch.full((len(noise),), len(self.timestep_weights) - 1, device=self.device)
-        output = self.denoiser(noise, t, condition, task=told)
-        return predicted_x0(self.scheduler, output.float(), noise, t)
+    def generate(self, batched_inputs: list[dict]) -> list[dict]:
+        """From photos to segmentations (LDMSeg, section 3.3); see :meth:`forward`."""
+        # 1. Several draws of a photo are inputs of their own.
+        entries, pictures = batched_inputs, list(range(len(batched_inputs)))
+        several = any("num_samples" in entry for entry in batched_inputs)
+        if several:
+            pictures, entries = repeat_draws(batched_inputs)
+
+        # 2. The photos, as a condition on the latents' grid; a row of latents for the asked tasks.
+        condition = self.encode_images(batched_inputs)[pictures]  # [B, C'', h, w]
+        batch = self.layout.for_inference(entries)
+        conditions = {"condition": condition[batch.images], "task": batch.tasks}
+
+        # 3. Noise that depends on nothing but seed, image, task and draw.
+        keys = self.layout.noise_keys(entries, batch)
+        generators = [
+            image_generator(entries[i].get("seed", self.seed), key, self.device)
+            for i, key in zip(batch.images, keys, strict=True)
+        ]
+        noise = initial_noise(self.latent_shape, generators)  # [R, C', h, w]
+
+        # 4. Inpainting: what a user has given, as clean latents.
+        given = None
+        if any("known_ids" in entry or "known_mask" in entry for entry in entries):
+            given = encode_given(
+                entries,
+                batch.segments,
+                batch.images,
+                like=noise,
+                generators=generators,
+                predicted=self.predict_for_matching(noise, conditions),
+            )
+            conditions["known"] = given.mask.any(dim=1, keepdim=True)
+
+        # 5. From noise to latents, step by step.
+        steps: list[tuple[int, Tensor]] = []
+        wanted = max(int(entry.get("return_steps", 0)) for entry in entries)
+        x0 = sample_latents(
+            self.denoiser,
+            noise,
+            conditions=conditions,
+            scheduler=self.scheduler,
+            num_inference_steps=self.num_inference_steps,
+            self_conditioning=self.denoiser.self_conditioning,
+            generators=generators,
+            callback=(lambda i, t, x0: steps.append((t, x0))) if wanted else None,
+            known_latents=None if given is None else given.latents,
+            known_mask=None if given is None else given.mask,
+        )
+
+        # 6. From latents to maps at the photos' sizes; segments get their classes.
+        outputs = []
+        for i, decoded in enumerate(self._decode(batch, x0, entries, given)):
+            told = {} if given is None else given.told(i)
+            outputs.append(self.classifier(decoded, entries[i], condition[i], **told))
+        for t, intermediate in spread_steps(steps, wanted):
+            decoded = self._decode(batch.only_segments(), intermediate, entries, given)
+            for entry, output, one in zip(entries, outputs, decoded, strict=True):
+                if entry.get("return_steps", 0) and one:
+                    output.setdefault("steps", []).append({"timestep": t, **one})
+
+        # 7. What several draws have in common; things as Detectron2's instances.
+        if several:
+            outputs = join_draws(
+                pictures,
+                outputs,
+                given_ids=[[] if given is None else given.ids(i) for i in range(len(entries))],
+                min_area=self.layout.min_area,
+            )
+        for output in outputs:
+            if "panoptic_seg" in output and self.classifier.classes is not None:
+                output["instances"] = thing_instances(*output["panoptic_seg"])
+        return outputs
+
+    def encode_images(self, batched_inputs: list[dict]) -> Tensor:
+        """Condition (B, C'', h, w) of the photos, on the latents' grid."""
+        side = self.train_size if self.training else self.image_size
+        images = stack_images(batched_inputs, side, self.pixel_mean, self.pixel_std)
+        features = self.image_encoder(images)
+        size = self.latent_shape[1:]
+        if features.shape[-2:] != size:
+            features = F.interpolate(features, size=size, mode="bilinear", align_corners=False)
+        return features
+
+    def predict_for_matching(self, noise: Tensor, conditions: dict[str, Tensor]) -> Tensor | None:
+        """x0 (R, C', h, w) that the network predicts from pure noise; None where ids are random."""
+        if not any(task.needs_prediction for task in self.layout.tasks):
+            return None
+        return predict_from_noise(
+            self.denoiser, noise, conditions=conditions, scheduler=self.scheduler
+        )
+
+    def _decode(
+        self, batch: Batch, x0: Tensor, entries: list[dict], given: GivenSegments | None
+    ) -> list[dict[str, Any]]:
+        """What the tasks make of latents, with given pixels and ids put back."""
+        if given is None:
+            return decode_tasks(batch, x0, entries)
+        outputs = decode_tasks(batch, x0, given.keep(entries))
+        return given.put_back(outputs, min_area=self.layout.min_area)

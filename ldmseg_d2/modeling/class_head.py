@@ -1,8 +1,7 @@
-"""Classes from the image encoder's features: of segments by masked average pooling, or of cells."""
+"""Classes of segments by masked average pooling of the image encoder's features."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class MaskPoolingHead(nn.Module):
@@ -15,14 +14,9 @@ class MaskPoolingHead(nn.Module):
         """
         Args:
             in_channels: channels C' of the features.
-            num_classes: C.
-
-        Raises:
-            ValueError: fewer than one class.
+            num_classes: C, at least 1.
         """
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"MaskPoolingHead needs at least one class, got {num_classes}")
         self.num_classes = num_classes
         self.norm = nn.LayerNorm(in_channels)
         self.linear = nn.Linear(in_channels, num_classes)
@@ -38,60 +32,9 @@ class MaskPoolingHead(nn.Module):
         Returns:
             (K, C) logits; of an absent id those of zero features.
         """
-        weights = cell_shares(ids, num_segments, *features.shape[-2:]).to(features)  # [K, h w]
-        pooled = weights @ features.flatten(1).T  # [K, C']
+        shares = cell_shares(ids, num_segments, *features.shape[-2:]).to(features)  # [K, h w]
+        pooled = shares @ features.flatten(1).T  # [K, C']
         return self.linear(self.norm(pooled.to(self.linear.weight.dtype)))
-
-
-class CellHead(nn.Module):
-    """A linear layer on the image encoder's features of every cell: deep supervision in training.
-
-    As the auxiliary loss of PSPNet (arXiv 1612.01105, section 3.3), on what the denoiser sees. It
-    is linear, so that the classes are easily found there; a cell's features can tell those of its
-    parts as well (sub-pixel convolution, arXiv 1609.05158).
-    """
-
-    def __init__(self, *, in_channels: int, num_classes: int, subdivision: int = 1) -> None:
-        """
-        Args:
-            in_channels: channels C' of the features.
-            num_classes: C.
-            subdivision: n; each cell has logits for n x n parts.
-
-        Raises:
-            ValueError: a subdivision below 1.
-        """
-        super().__init__()
-        if subdivision < 1:
-            raise ValueError(
-                "MODEL.LDMSEG.IMAGE_ENCODER.CELL_LOSS_SUBDIVISION must be at least 1, got "
-                f"{subdivision}"
-            )
-        self.in_channels = in_channels
-        self.num_classes = num_classes
-        self.subdivision = subdivision
-        self.conv = nn.Conv2d(in_channels, num_classes * subdivision**2, kernel_size=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C', h, w) features to (B, C, n h, n w) logits."""
-        return F.pixel_shuffle(self.conv(features), self.subdivision)
-
-    def loss(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Cross-entropy of the labelled pixels, each with the logits of its part of a cell.
-
-        Args:
-            features: (B, C', h, w).
-            classes: (B, S, S) int64; what is not in 0..C - 1 is void.
-
-        Returns:
-            Scalar: the mean over the pixels; 0, with gradients of 0, where none is labelled.
-        """
-        log_probs = self(features).float().log_softmax(dim=1)  # [B, C, n h, n w]
-        height, width = log_probs.shape[-2:]
-        labelled = (classes >= 0) & (classes < self.num_classes)
-        ids = torch.where(labelled, classes + 1, 0)
-        counts = torch.stack([cell_counts(one, self.num_classes, height, width) for one in ids])
-        return -(counts * log_probs.flatten(2)).sum() / counts.sum().clamp(min=1)
 
 
 def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:
@@ -105,12 +48,6 @@ def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     Returns:
         (K, h * w) float32, each row sums to 1, or to 0 for an absent id.
     """
-    counts = cell_counts(ids, num_segments, height, width)
-    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def cell_counts(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:
-    """As :func:`cell_shares`, but pixels: (K, h * w) float32."""
     rows = torch.arange(ids.shape[0], device=ids.device) * height // ids.shape[0]
     columns = torch.arange(ids.shape[1], device=ids.device) * width // ids.shape[1]
     cells = rows[:, None] * width + columns  # [H, W]
@@ -118,4 +55,5 @@ def cell_counts(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     counts = torch.bincount(
         (ids * num_cells + cells).flatten(), minlength=(num_segments + 1) * num_cells
     )
-    return counts.view(num_segments + 1, num_cells)[1:].float()
+    counts = counts.view(num_segments + 1, num_cells)[1:].float()
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)

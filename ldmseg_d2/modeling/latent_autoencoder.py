@@ -2,8 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-
-from .layers import ResidualBlock
+from torch.nn import functional as F
 
 NORMALIZATIONS = ("fixed", "standardize")
 
@@ -75,6 +74,10 @@ class LatentAutoencoder(nn.Module):
             latents = latents * scale + shift
         return latents
 
+    def decode_normalized(self, latents: Tensor) -> Tensor:
+        """What :meth:`decode` gives for latents (B, C, h, w) of the diffusion model's scale."""
+        return self.decode(self.denormalize(latents))
+
     def add_latent_noise(self, latents: Tensor) -> Tensor:
         """Raw latents (B, C, h, w) with the training's noise, from torch's global generator."""
         if self.latent_noise <= 0:
@@ -129,3 +132,36 @@ def shuffle_decoder(
         nn.SiLU(),
         conv3x3(full_width, out_channels),
     )
+
+
+class ChannelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, H, W), at each position on its own."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return x.permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block (arXiv 1603.05027) with GroupNorm, on (B, C, H, W).
+
+    The second conv starts at zero, so that a new block is the identity.
+    """
+
+    def __init__(self, channels: int, num_groups: int = 8) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(num_groups, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(num_groups, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(h)))

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..ids import code_matrix, encode_bits
-from .latent_autoencoder import LatentAutoencoder, conv3x3, shuffle_decoder, unshuffle_encoder
-from .layers import ChannelLayerNorm
+from .latent_autoencoder import (
+    ChannelLayerNorm,
+    LatentAutoencoder,
+    conv3x3,
+    shuffle_decoder,
+    unshuffle_encoder,
+)
 
 ENCODERS = ("conv", "pixel_unshuffle")
 DECODERS = ("transposed_conv", "pixel_shuffle")
@@ -51,7 +56,6 @@ class MaskAutoencoder(LatentAutoencoder):
         latent_channels: int = 4,
         encoder_channels: int = 32,
         decoder_channels: int = 256,
-        num_upsamplings: int = 2,
         num_layers: int = 3,
         variational: bool = True,
         latent_noise: float = 0.0,
@@ -67,8 +71,8 @@ class MaskAutoencoder(LatentAutoencoder):
                 logit, from which the ids' logits follow).
             downsample_factor: picture side over latent side, a power of 2.
             latent_channels: channels C of the latent.
-            encoder_channels, decoder_channels, num_upsamplings, num_layers: sizes, see
-                ``MODEL.LDMSEG.AUTOENCODER`` in config/model.py.
+            encoder_channels, decoder_channels, num_layers: sizes, see ``MODEL.LDMSEG.AUTOENCODER``
+                in config/model_keys.py.
             variational: the encoder gives a Gaussian posterior.
             latent_noise: noise in training, in standard deviations of each latent channel.
             normalization: "fixed" or "standardize" (running mean and deviation per channel).
@@ -88,11 +92,6 @@ class MaskAutoencoder(LatentAutoencoder):
         self.check_choice("DECODER", decoder, DECODERS)
         self.check_choice("HEAD", head, HEADS)
         num_halvings = self.num_halvings
-        if decoder == "transposed_conv" and not 0 <= num_upsamplings <= num_halvings:
-            raise ValueError(
-                f"MODEL.LDMSEG.AUTOENCODER.NUM_UPSAMPLINGS must be 0..{num_halvings} for "
-                f"DOWNSAMPLE_FACTOR {downsample_factor}, got {num_upsamplings}"
-            )
         self.num_bits = num_bits
         self.num_ids = 2**num_bits
         self.head = head
@@ -108,7 +107,7 @@ class MaskAutoencoder(LatentAutoencoder):
         decoder_out = self.num_ids if head == "id_logits" else num_bits + 1
         if decoder == "transposed_conv":
             self.decoder = _transposed_conv_decoder(
-                latent_channels, decoder_channels, num_upsamplings, num_halvings, decoder_out
+                latent_channels, decoder_channels, num_halvings, decoder_out
             )
         else:
             self.decoder = shuffle_decoder(
@@ -173,21 +172,21 @@ def _conv_encoder(num_bits: int, width: int, num_halvings: int, out_channels: in
 
 
 def _transposed_conv_decoder(
-    latent_channels: int, width: int, num_upsamplings: int, num_halvings: int, out_channels: int
+    latent_channels: int, width: int, num_halvings: int, out_channels: int
 ) -> nn.Sequential:
-    """The paper's decoder.
+    """The paper's decoder: two learnt upsamplings, then a bilinear one for what is left.
 
     Positions in the sequence are those of published checkpoints, hence the Identity.
     """
     layers: list[nn.Module] = [conv3x3(latent_channels, width), nn.Identity()]
-    for _ in range(num_upsamplings):
+    for _ in range(min(num_halvings, 2)):
         layers += [
             nn.ConvTranspose2d(width, width, 2, stride=2),
             ChannelLayerNorm(width),
             nn.SiLU(),
         ]
     layers += [nn.GroupNorm(32, width), nn.SiLU(), conv3x3(width, out_channels)]
-    if num_upsamplings < num_halvings:
-        factor = 2 ** (num_halvings - num_upsamplings)
+    if num_halvings > 2:
+        factor = 2 ** (num_halvings - 2)
         layers.append(nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False))
     return nn.Sequential(*layers)

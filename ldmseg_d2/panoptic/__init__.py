@@ -1,20 +1,19 @@
 """From logits of ids to panoptic maps: segments, and the classes of segments."""
 
-from .class_votes import merge_classes, panoptic_to_semantic, semantic_probabilities
-from .decoding import logits_to_panoptic, suppress_unconfident_ids
-from .query_fusion import queries_to_panoptic, queries_to_semantic
-from .region_fusion import fuse_regions
-from .segment_splitting import split_segments, split_things
+from .class_votes import merge_classes, panoptic_to_semantic, split_segments
+from .decoding import (
+    SegmentsInfo,
+    logits_to_panoptic,
+    semantic_probabilities,
+    suppress_unconfident_ids,
+)
 
 __all__ = [
-    "fuse_regions",
+    "SegmentsInfo",
     "logits_to_panoptic",
     "merge_classes",
     "panoptic_to_semantic",
-    "queries_to_panoptic",
-    "queries_to_semantic",
     "semantic_probabilities",
     "split_segments",
-    "split_things",
     "suppress_unconfident_ids",
 ]

@@ -46,7 +46,6 @@ def logits_to_panoptic(
     min_segment_score: float = 0.0,
     min_segment_area: int = 8,
     keep_ids: Sequence[int] = (),
-    keep_prior: Tensor | None = None,
 ) -> tuple[Tensor, SegmentsInfo]:
     """Turn logits of ids into a panoptic map of the wanted size.
 
@@ -64,8 +63,6 @@ def logits_to_panoptic(
         min_segment_score: in [0, 1], 0 turns step 1 off.
         min_segment_area: pixels at the logits' own size, for step 1.
         keep_ids: channels that steps 1 and 4 spare, such as given segments in inpainting.
-        keep_prior: (len(keep_ids) + 2, H, W) log prior of these channels, in their order, of void
-            and of all others, which is added before step 2's choice: see :func:`given_log_prior`.
 
     Returns:
         (H, W) int32 map of segment ids from 1 on (channel + 1), 0 is void; and for each segment a
@@ -81,11 +78,7 @@ def logits_to_panoptic(
     resized = F.interpolate(
         logits[channels].unsqueeze(0).float(), size=size, mode="bilinear", align_corners=False
     )[0]  # [K', H, W]
-    evidence = resized
-    if keep_prior is not None:
-        row_of = {channel: row for row, channel in enumerate([*keep_ids, 0])}
-        evidence = resized + keep_prior[[row_of.get(c, -1) for c in channels.tolist()]]
-    probability, winner = evidence.softmax(dim=0).max(dim=0)  # [H, W]
+    probability, winner = resized.softmax(dim=0).max(dim=0)  # [H, W]
     confident = probability >= mask_threshold
 
     panoptic = torch.zeros(size, dtype=torch.int32, device=logits.device)
@@ -111,3 +104,25 @@ def logits_to_panoptic(
             }
         )
     return panoptic, segments_info
+
+
+def semantic_probabilities(
+    id_logits: Tensor, *, class_ids: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Probabilities of the classes from logits of ids, of which each class has one.
+
+    Args:
+        id_logits: (K, h, w) finite logits of the ids; channel 0 is void.
+        class_ids: (C,) int64 id (channel) of each class, 1..K - 1.
+        size: (H, W) of the result.
+
+    Returns:
+        (C + 1, H, W) float32 probabilities that sum to 1: channel 0 is void, channel c + 1 is
+        class c. Ids that no class has take no part.
+    """
+    void = torch.zeros(1, dtype=torch.int64, device=id_logits.device)
+    channels = torch.cat([void, class_ids.to(void)])
+    resized = F.interpolate(
+        id_logits[channels].unsqueeze(0).float(), size=size, mode="bilinear", align_corners=False
+    )[0]
+    return resized.softmax(dim=0)

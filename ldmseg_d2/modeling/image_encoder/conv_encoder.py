@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..layers import ResidualBlock
+from ..latent_autoencoder import ResidualBlock
 from .encoder_registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import ChannelLayerNorm
+from ..latent_autoencoder import ChannelLayerNorm
 from .encoder_registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
 from .timm_weights import HUB, create_timm_model
 

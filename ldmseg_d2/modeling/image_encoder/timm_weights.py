@@ -1,4 +1,4 @@
-"""timm's models with weights from a file of the user's, or from the hub that timm takes them from."""
+"""timm's models with weights from a local file, or from the hub that timm takes them from."""
 
 from functools import partial
 from pathlib import Path

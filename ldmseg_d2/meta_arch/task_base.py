@@ -1,46 +1,36 @@
-"""What a task is: how its target becomes a latent, and how a latent becomes an output."""
+"""What a task is: how a target becomes a latent, and how a latent becomes an output."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ...modeling.latent_autoencoder import LatentAutoencoder
-from ..batching import SampleRandomness
+from ..diffusion import SampleRandomness
+from ..modeling.latent_autoencoder import LatentAutoencoder
 
 TASK_REGISTRY = Registry("LDMSEG_TASK")
 TASK_REGISTRY.__doc__ = """
 Tasks that `cfg.MODEL.LDMSEG.TASKS` may name, by `Task.name`: sub-classes of :class:`Task`.
 """
 
-# Gives the x0 that the network predicts from pure noise, for the samples that are encoded.
-Predict = Callable[[], Tensor]
-
 
 class Target(NamedTuple):
-    """What the denoiser learns for one task and some samples."""
+    """What the denoiser learns for one task and N samples."""
 
     latents: Tensor  # (N, C, h, w) normalised
-    valid: Tensor | None  # (N, 1, h, w) bool: cells that count; None: all
-    pixels: Any  # what decoded_loss compares with
+    valid: Tensor | None = None  # (N, 1, h, w) bool: cells that count; None: all
     weights: Tensor | None = None  # (N, 1, h, w) float32 of the cells' errors; None: all 1
+    segment_ids: Tensor | None = None  # (N, S, S) int64: the segments that were encoded, if any
 
 
 class Task(ABC):
     """One kind of map that the diffusion model generates.
 
     A task is no nn.Module: it holds a reference to an autoencoder that the model owns. A new one
-    derives from this class, or from one of the three that exist, and registers itself:
-
-        @TASK_REGISTRY.register()
-        class NormalsTask(Task):
-            name = "normals"  # for MODEL.LDMSEG.TASKS
-            ...
-
-    Its evaluator registers by ``ldmseg_d2.evaluation.register_evaluator``.
+    registers itself with ``TASK_REGISTRY.register()`` under its ``name``.
     """
 
     # Key in MODEL.LDMSEG.TASKS, in the logs and in an input's "tasks".
@@ -51,6 +41,8 @@ class Task(ABC):
     annotation: ClassVar[str]
     # Key of the model's output that :meth:`decode` fills.
     output_key: ClassVar[str]
+    # Whether :meth:`encode` wants what the network predicts from pure noise.
+    needs_prediction: bool = False
 
     def __init__(
         self, autoencoder: LatentAutoencoder, *, image_size: int, train_size: int = 0
@@ -82,45 +74,20 @@ class Task(ABC):
 
     @abstractmethod
     def encode(
-        self, entries: Sequence[dict], randomness: SampleRandomness, predict: Predict
+        self, entries: Sequence[dict], randomness: SampleRandomness, predicted: Tensor | None
     ) -> Target:
-        """The target of some annotated samples.
+        """The target of N annotated samples.
 
         Args:
-            entries: N input dicts for which :meth:`has_target`.
+            entries: input dicts for which :meth:`has_target`.
             randomness: of these samples.
-            predict: gives (N, C, h, w), see :data:`Predict`.
+            predicted: (N, C, h, w) normalised x0 that the network predicts from pure noise; None
+                where no task ``needs_prediction``.
         """
 
     @abstractmethod
     def decode(self, latents: Tensor, entries: Sequence[dict]) -> list[Any]:
-        """The output of every sample at its ``height`` x ``width``.
-
-        Args:
-            latents: (N, C, h, w) normalised.
-            entries: N input dicts.
-        """
-
-    @abstractmethod
-    def decoded_loss(self, latents: Tensor, target: Target) -> Tensor:
-        """Loss (scalar) of decoded latents (N, C, h, w) beside the latents' squared error."""
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """What the autoencoder decodes from normalised latents (N, C, h, w)."""
-        return self.autoencoder.decode(self.autoencoder.denormalize(latents))
-
-
-def build_tasks(cfg: CfgNode, autoencoders: dict[str, nn.Module]) -> list[Task]:
-    """The tasks of ``MODEL.LDMSEG.TASKS``, in that order.
-
-    Args:
-        cfg: the config.
-        autoencoders: by name, see :attr:`Task.autoencoder_name`.
-    """
-    return [
-        task(autoencoders[task.autoencoder_name], **task.from_config(cfg))
-        for task in task_classes(cfg)
-    ]
+        """The output of every sample (normalised latents (N, C, h, w)) at its height x width."""
 
 
 def task_classes(cfg: CfgNode) -> list[type[Task]]:
@@ -137,3 +104,11 @@ def task_classes(cfg: CfgNode) -> list[type[Task]]:
             "each once"
         )
     return [known[name] for name in names]
+
+
+def build_tasks(cfg: CfgNode, autoencoders: dict[str, nn.Module]) -> list[Task]:
+    """The tasks of ``MODEL.LDMSEG.TASKS``, with the autoencoders by :attr:`autoencoder_name`."""
+    return [
+        task(autoencoders[task.autoencoder_name], **task.from_config(cfg))
+        for task in task_classes(cfg)
+    ]

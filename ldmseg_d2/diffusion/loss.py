@@ -1,6 +1,6 @@
 """One training step of the diffusion model (LDMSeg, arXiv 2401.10227, section 3.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,15 +9,14 @@ from torch import Tensor
 
 from .schedule import add_noise, predicted_x0, prediction_target
 
-# denoise(x_t, t, self_conditioning) -> network output; the image condition is bound into it.
-Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+# denoise(x_t, t, previous_x0, **conditions) -> network output, all of x_t's shape.
+Denoise = Callable[..., Tensor]
 
 
 class DiffusionLoss(NamedTuple):
     """Result of :func:`diffusion_loss`."""
 
     loss: Tensor  # scalar: weighted mean squared error
-    x0: Tensor  # (B, C, h, w) the x0 that the network predicted, with gradient
     error: Tensor  # (B, C, h, w) weighted squared error; 0 where not valid
     num_valid: Tensor  # scalar: latent values that count; error.sum() / num_valid is the loss
 
@@ -28,23 +27,24 @@ def diffusion_loss(
     t: Tensor,
     noise: Tensor,
     *,
+    conditions: Mapping[str, Tensor | None],
     scheduler: SchedulerMixin,
     weights: Tensor,
     valid: Tensor | None = None,
     cell_weights: Tensor | None = None,
     known: Tensor | None = None,
     self_conditioning_mask: Tensor | None = None,
-    x_t: Tensor | None = None,
 ) -> DiffusionLoss:
     """Weighted, masked squared error of one denoising step.
 
     L = mean over valid cells of w_t w_cell || f(x_t, t) - target ||^2, x_t = a_t x0 + s_t noise.
 
     Args:
-        denoise: the network with its image condition bound.
+        denoise: the network.
         x0: (B, C, h, w) clean mask latents.
         t: (B,) int64 timesteps in 0..T - 1.
         noise: (B, C, h, w) standard normal.
+        conditions: what the network is told beside x_t and t, such as the image condition.
         scheduler: forward process and prediction type.
         weights: (T,) loss weight of each timestep.
         valid: (B, 1 or C, h, w) bool, cells that count; None: all.
@@ -52,17 +52,13 @@ def diffusion_loss(
         known: (B, 1 or C, h, w) bool, cells that stay clean in x_t and are not learnt: training for
             inpainting; None: none.
         self_conditioning_mask: (B,) bool, samples that see the network's own first prediction
-            (Analog Bits, algorithm 1); None: the network takes no self-conditioning.
-        x_t: (B, C, h, w) what the network sees instead of the forward process' x_t: zeros in a
-            regression, for which any trace of x0 would give the answer away.
+            (Analog Bits, arXiv 2208.04202, algorithm 1); None: no self-conditioning.
 
     Returns:
-        The loss, what it is the mean of, and the predicted x0. The loss is 0 (with gradient 0)
-        where nothing is valid.
+        The loss and what it is the mean of. It is 0 (with gradient 0) where nothing is valid.
     """
     # 1. Forward diffusion.
-    if x_t is None:
-        x_t = add_noise(scheduler, x0, noise, t)  # [B, C, h, w]
+    x_t = add_noise(scheduler, x0, noise, t)  # [B, C, h, w]
     if known is not None:
         x_t = torch.where(known, x0, x_t)
         valid = ~known if valid is None else valid & ~known
@@ -73,11 +69,12 @@ def diffusion_loss(
         previous_x0 = torch.zeros_like(x0)
         if self_conditioning_mask.any():
             with torch.no_grad():
-                first = predicted_x0(scheduler, denoise(x_t, t, previous_x0), x_t, t)
+                output = denoise(x_t, t, previous_x0, **conditions)
+                first = predicted_x0(scheduler, output, x_t, t)
             previous_x0 = first * self_conditioning_mask.view(-1, 1, 1, 1)
 
     # 3. Prediction and its squared error.
-    output = denoise(x_t, t, previous_x0)
+    output = denoise(x_t, t, previous_x0, **conditions)
     target = prediction_target(scheduler, x0, noise, t)
     error = (output.float() - target.float()) ** 2 * weights.to(x0.device)[t].view(-1, 1, 1, 1)
     if cell_weights is not None:
@@ -88,6 +85,4 @@ def diffusion_loss(
     if valid is not None:
         error = error * valid
         num_valid = valid.expand_as(error).sum().clamp(min=1)
-    loss = error.mean() if valid is None else error.sum() / num_valid
-    predicted = predicted_x0(scheduler, output.float(), x_t.float(), t)
-    return DiffusionLoss(loss, predicted, error, num_valid)
+    return DiffusionLoss(error.sum() / num_valid, error, num_valid)

@@ -1,13 +1,11 @@
-"""Several draws of one photo: a consensus, and where the draws disagree."""
+"""Several draws of one photo: each an input of its own, then a consensus and where they differ."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..inpainting import consensus
-from .tasks.outputs import with_instances
+from .consensus import consensus
 
 
 def repeat_draws(batched_inputs: Sequence[dict]) -> tuple[list[int], list[dict]]:
@@ -33,18 +31,18 @@ def repeat_draws(batched_inputs: Sequence[dict]) -> tuple[list[int], list[dict]]
 
 
 def join_draws(
-    batched_inputs: Sequence[dict],
     pictures: Sequence[int],
     outputs: Sequence[dict[str, Any]],
     *,
+    given_ids: Sequence[Sequence[int]],
     min_area: int,
 ) -> list[dict[str, Any]]:
     """One output for each input: where it has several draws, what they have in common.
 
     Args:
-        batched_inputs: the inputs.
-        pictures: index of the input of each draw.
+        pictures: index of the input of each draw, as :func:`repeat_draws` gives it.
         outputs: of each draw.
+        given_ids: of each draw, the ids of given segments.
         min_area: of a segment of the consensus, pixels.
 
     Returns:
@@ -53,8 +51,9 @@ def join_draws(
         ``depth`` their means; steps are those of the first draw.
     """
     joined = []
-    for index, entry in enumerate(batched_inputs):
-        draws = [output for i, output in zip(pictures, outputs, strict=True) if i == index]
+    for index in dict.fromkeys(pictures):
+        rows = [row for row, picture in enumerate(pictures) if picture == index]
+        draws = [outputs[row] for row in rows]
         output = dict(draws[0])
         if len(draws) > 1:
             for key in ("sem_seg", "depth"):
@@ -63,33 +62,9 @@ def join_draws(
             if "panoptic_seg" in output:
                 samples = [one["panoptic_seg"] for one in draws]
                 panoptic, segments_info, uncertainty = consensus(
-                    samples, min_area=max(min_area, 1), fixed_ids=_given_ids(entry)
+                    samples, min_area=max(min_area, 1), fixed_ids=given_ids[rows[0]]
                 )
-                output.update(
-                    panoptic_seg=(panoptic, segments_info), uncertainty=uncertainty, samples=samples
-                )
-                if "instances" in output:
-                    output.update(with_instances((panoptic, segments_info)))
+                output |= {"panoptic_seg": (panoptic, segments_info), "samples": samples}
+                output["uncertainty"] = uncertainty
         joined.append(output)
     return joined
-
-
-def _given_ids(entry: dict) -> list[int]:
-    """Ids of the given segments; those outside of the known pixels are not given."""
-    if entry.get("known_ids") is None:
-        return []
-    ids = torch.as_tensor(entry["known_ids"])
-    if entry.get("known_mask") is not None:
-        ids = ids[torch.as_tensor(entry["known_mask"], device=ids.device)]
-    return [i for i in torch.unique(ids).tolist() if i > 0]
-
-
-def majority_class(sem_seg: Tensor | None):
-    """A function that gives a mask (H, W) bool the class (C, H, W) that scores highest in it."""
-    if sem_seg is None:
-        return None
-
-    def classify(mask: Tensor) -> int:
-        return int(sem_seg[:, mask].sum(dim=1).argmax())
-
-    return classify
