@@ -125,7 +125,7 @@ def test_schedule_of_the_paper():
     clipping = solver.CLIP_GRADIENTS
     assert (clipping.CLIP_TYPE, clipping.CLIP_VALUE) == ("full_model", 1.0)
     assert diffusion.PREDICTION_TYPE == "epsilon"
-    assert (diffusion.LOSS_WEIGHTING, diffusion.MIN_SNR_GAMMA) == ("min_snr", 2.0)
+    assert diffusion.LOSS_WEIGHTING == "min_snr"
 
 
 def test_stage_two_has_the_sizes_of_stage_one():
@@ -159,7 +159,7 @@ def test_classes_of_the_full_size_configs(name, classes, things):
     known = model.classifier.classes
     assert (known.num_classes, sum(known.is_thing)) == (classes, things)
     assert model.denoiser.task_tokens.shape == (2, 4, 768)
-    assert int(model.tasks[1].class_ids.max()) < model.autoencoder.num_ids
+    assert int(model.layout.tasks[1].class_ids.max()) < model.autoencoder.num_ids
 
 
 def test_unknown_config_lists_what_there_is():

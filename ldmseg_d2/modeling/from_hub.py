@@ -41,13 +41,19 @@ def load_diffusers_model(
     """
 
     def load(source: str, **options) -> tuple[ModelMixin, list[str]]:
-        model, info = model_class.from_pretrained(
-            source,
-            torch_dtype=torch.float32,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-            **options,
-        )
+        log = logging.getLogger("diffusers.models.modeling_utils")
+        level = log.level
+        log.setLevel(logging.CRITICAL)  # the callers have a better message for missing weights
+        try:
+            model, info = model_class.from_pretrained(
+                source,
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+                **options,
+            )
+        finally:
+            log.setLevel(level)
         return model, info["missing_keys"]
 
     root = Path(pretrained).expanduser()

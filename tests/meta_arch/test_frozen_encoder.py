@@ -83,7 +83,7 @@ def test_a_frozen_backbone_keeps_no_activations():
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: saved_sizes.append(x.shape) or x, lambda x: x
     ):
-        condition = model.encode_images(torch.zeros(2, 3, 64, 64))
+        condition = model.encode_images(tiny_batch())
     assert seen[0].grad_fn is None and not seen[0].requires_grad
     assert condition.requires_grad
     # LayerNorm's and the projection's own tensors, and none of the backbone's dozens.
