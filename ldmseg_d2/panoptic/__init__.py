@@ -2,7 +2,6 @@
 
 from .class_votes import merge_classes, panoptic_to_semantic, semantic_probabilities
 from .decoding import logits_to_panoptic, suppress_unconfident_ids
-from .query_fusion import queries_to_panoptic, queries_to_semantic
 from .region_fusion import fuse_regions
 from .segment_splitting import split_segments, split_things
 
@@ -11,8 +10,6 @@ __all__ = [
     "logits_to_panoptic",
     "merge_classes",
     "panoptic_to_semantic",
-    "queries_to_panoptic",
-    "queries_to_semantic",
     "semantic_probabilities",
     "split_segments",
     "split_things",

@@ -88,12 +88,9 @@ def test_a_mapper_of_ours_is_kept(config_file, repository):
     assert cfg.INPUT.DATASET_MAPPER_NAME == "PanopticDatasetMapper"
 
 
-def test_without_the_repository_the_error_says_what_to_do(config_file):
+def test_it_is_imported_only_where_asked_for(config_file, request):
     with pytest.raises(ConfigError, match="PYTHONPATH.*HFMask2Former"):
         load_config(config_file)
-
-
-def test_other_models_import_nothing(repository):
-    load_config("configs/scenes/ldmseg_scenes64.yaml")
+    request.getfixturevalue("repository")
     load_config(opts=["MODEL.META_ARCHITECTURE", "PanopticFPN"])
     assert "mask2former" not in sys.modules
