@@ -3,7 +3,6 @@
 from .conv import ConvImageEncoder
 from .diffusers_vae import TinyVAEImageEncoder, VAEImageEncoder
 from .dinov2 import DINOv2ImageEncoder
-from .feature_pyramid import FPNImageEncoder
 from .registry import IMAGE_ENCODER_REGISTRY, ImageEncoder, build_image_encoder
 from .timm_features import TimmImageEncoder
 
@@ -11,7 +10,6 @@ __all__ = [
     "IMAGE_ENCODER_REGISTRY",
     "ConvImageEncoder",
     "DINOv2ImageEncoder",
-    "FPNImageEncoder",
     "ImageEncoder",
     "TimmImageEncoder",
     "TinyVAEImageEncoder",
