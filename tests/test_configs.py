@@ -12,7 +12,8 @@ from detectron2.modeling import build_model
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ldmseg_d2.config import add_ldmseg_config
-from ldmseg_d2.model_zoo import config_root, get_config, get_config_file
+from ldmseg_d2.engine import load_config
+from ldmseg_d2.model_zoo import config_root, get_config_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -22,13 +23,22 @@ CONFIGS = [name for name in FILES if not name.startswith("studies/")]
 MODELS = [name for name in CONFIGS if not Path(name).name.startswith("Base-")]
 
 
+def get_config(name: str) -> CfgNode:
+    """A shipped config with the keys of the baselines as well."""
+    return load_config(get_config_file(name), freeze=False)
+
+
+def forget_files(node: CfgNode) -> None:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            forget_files(value)
+        elif key in ("WEIGHTS", "PRETRAINED"):
+            node[key] = ""
+
+
 def build_on_meta(cfg: CfgNode) -> torch.nn.Module:
     """The model without any weights: 860M parameters cost neither memory nor time."""
-    ldmseg = cfg.MODEL.LDMSEG
-    ldmseg.AUTOENCODER.WEIGHTS = ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
-    ldmseg.DENOISER.PRETRAINED = cfg.MODEL.MASK2FORMER.PRETRAINED = ""
-    if "PRETRAINED" in ldmseg.IMAGE_ENCODER.OPTIONS:
-        ldmseg.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
+    forget_files(cfg)
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return build_model(cfg)
@@ -126,6 +136,20 @@ def test_schedule_of_the_paper():
     assert (clipping.CLIP_TYPE, clipping.CLIP_VALUE) == ("full_model", 1.0)
     assert diffusion.PREDICTION_TYPE == "epsilon"
     assert diffusion.LOSS_WEIGHTING == "min_snr"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "baselines/" in name])
+def test_baselines_differ_from_ours_in_the_model_only(name):
+    """Same data, size, batch and learning-rate schedule; a third of the parameters from scratch."""
+    ours = {"scenes": "ldmseg_scenes64", "camvid": "ldmseg_camvid", "coco": "ldmseg_sd15_coco"}
+    folder = Path(name).parts[0]
+    cfg, ours = get_config(name), get_config(f"{folder}/{ours[folder]}.yaml")
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (ours.DATASETS.TRAIN, ours.DATASETS.TEST)
+    if not cfg.MODEL.MASK2FORMER.PRETRAINED:
+        assert cfg.INPUT.LDMSEG == ours.INPUT.LDMSEG
+        assert cfg.SOLVER.IMS_PER_BATCH == ours.SOLVER.IMS_PER_BATCH
+        assert cfg.SOLVER.LR_SCHEDULER_NAME == ours.SOLVER.LR_SCHEDULER_NAME
+        assert 2_000_000 < count(build_on_meta(cfg)) < 3_000_000
 
 
 def test_stage_two_has_the_sizes_of_stage_one():

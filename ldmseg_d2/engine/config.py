@@ -12,10 +12,11 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 
 from ldmseg_d2 import config as ldmseg_config
+from ldmseg_d2.baselines import add_baseline_config
+from ldmseg_d2.baselines.foreign_repositories import add_foreign_config, use_our_mapper
 from ldmseg_d2.data.augmentations import RESIZE_MODES
 
 from .optimizer import CLIP_TYPES, LR_SCHEDULERS
-from .other_models import add_config_of, use_our_mapper
 from .train_step import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
     Raises:
         FileNotFoundError: the file, or one that it inherits from, does not exist.
         ConfigError: an unknown key, a value that does not fit, or a model of another repository
-            that cannot be imported, see :mod:`.other_models`.
+            that cannot be imported, see :mod:`ldmseg_d2.baselines.foreign_repositories`.
 
     Example:
         >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
@@ -67,10 +68,11 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
     """
     cfg = get_cfg()
     ldmseg_config.add_ldmseg_config(cfg)
+    add_baseline_config(cfg)
     path = resolve_config_file(config_file) if config_file else ""
     meta_arch = _meta_architecture(path, opts)
     try:
-        add_config_of(cfg, meta_arch)
+        add_foreign_config(cfg, meta_arch)
     except ImportError as error:
         raise ConfigError(str(error)) from error
     if path:

@@ -14,30 +14,23 @@ from contextlib import contextmanager
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ldmseg_d2.data import DATASET_MAPPER_REGISTRY
+from ..data import DATASET_MAPPER_REGISTRY
 
 logger = logging.getLogger(__name__)
 
 REPOSITORY = "https://github.com/facebookresearch/Mask2Former"
-# Meta-architectures of that repository.
-MASK2FORMER_NAMES = ("MaskFormer",)
+# Its meta-architecture. Who wrote another one imports it.
+META_ARCH = "MaskFormer"
 MAPPER = "QueryDatasetMapper"
-# Keys that its function for configs overwrites.
-KEPT_KEYS = (("INPUT", "DATASET_MAPPER_NAME"), ("SOLVER", "OPTIMIZER"))
 
 
-def add_config_of(cfg: CfgNode, meta_arch: str) -> None:
-    """Import what registers a meta-architecture, and add its config keys in place.
+def add_foreign_config(cfg: CfgNode, meta_arch: str) -> None:
+    """Import what registers a foreign meta-architecture, and add its config keys in place.
 
-    Args:
-        cfg: with Detectron2's and LDMSeg's keys.
-        meta_arch: value of ``MODEL.META_ARCHITECTURE``; of another model than that repository's
-            nothing is known here: whoever wrote it imports it.
-
-    Raises:
-        ImportError: the repository is not on the path.
+    Where ``meta_arch``, the value of ``MODEL.META_ARCHITECTURE``, is no such one, nothing happens;
+    where its repository is not on the path, ImportError says what to do.
     """
-    if meta_arch not in MASK2FORMER_NAMES:
+    if meta_arch != META_ARCH:
         return
     try:
         with unchanged_catalogs():
@@ -49,17 +42,15 @@ def add_config_of(cfg: CfgNode, meta_arch: str) -> None:
             "operator as its INSTALL.md says, and put its folder on PYTHONPATH; or use "
             "'HFMask2Former', which needs neither"
         ) from error
-    kept = {keys: cfg[keys[0]][keys[1]] for keys in KEPT_KEYS}
+    # It overwrites these two.
+    mapper, optimizer = cfg.INPUT.DATASET_MAPPER_NAME, cfg.SOLVER.OPTIMIZER
     module.add_maskformer2_config(cfg)
-    for (node, key), value in kept.items():
-        cfg[node][key] = value
+    cfg.INPUT.DATASET_MAPPER_NAME, cfg.SOLVER.OPTIMIZER = mapper, optimizer
 
 
 def use_our_mapper(cfg: CfgNode, meta_arch: str) -> None:
-    """Give a model of that repository our data: its own mapper names are not registered here."""
-    if meta_arch not in MASK2FORMER_NAMES:
-        return
-    if cfg.INPUT.DATASET_MAPPER_NAME not in DATASET_MAPPER_REGISTRY:
+    """Give a foreign model our data: its own mapper names are not registered here."""
+    if meta_arch == META_ARCH and cfg.INPUT.DATASET_MAPPER_NAME not in DATASET_MAPPER_REGISTRY:
         logger.info("INPUT.DATASET_MAPPER_NAME is %s: the same data as all models", MAPPER)
         cfg.INPUT.DATASET_MAPPER_NAME = MAPPER
 
@@ -72,18 +63,16 @@ def unchanged_catalogs() -> Iterator[None]:
     them (ADE20K's) as well, which Detectron2 refuses.
     """
     loaders, metadata = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    ours = {name for name, loader in loaders.items() if _module(loader).startswith("ldmseg_d2")}
+    theirs = {name for name, loader in loaders.items() if not _is_ours(loader)}
     try:
-        DatasetCatalog.data = {n: loader for n, loader in loaders.items() if n not in ours}
-        MetadataCatalog.data = {
-            n: copy.deepcopy(one) for n, one in metadata.items() if n not in ours
-        }
+        DatasetCatalog.data = {name: loaders[name] for name in theirs}
+        MetadataCatalog.data = {n: copy.deepcopy(m) for n, m in metadata.items() if n in theirs}
         yield
     finally:
         DatasetCatalog.data = {**DatasetCatalog.data, **loaders}
         MetadataCatalog.data = {**MetadataCatalog.data, **metadata}
 
 
-def _module(loader: object) -> str:
-    """Name of the module in which a data set's loader was made."""
-    return getattr(getattr(loader, "func", loader), "__module__", None) or ""
+def _is_ours(loader: object) -> bool:
+    """Whether this package made a data set's loader."""
+    return str(getattr(getattr(loader, "func", loader), "__module__", "")).startswith("ldmseg_d2")
