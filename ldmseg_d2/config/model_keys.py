@@ -109,10 +109,8 @@ def _add_network_config(m: CN) -> None:
     # Empty: random weights, sizes below; a trained checkpoint loads into that as well, where the
     # sizes are the same.
     u.PRETRAINED = ""
-    # "removed" (the paper, for one task), or "kept": it attends to learnt tokens of the task, which
-    # several tasks with TASK_MODE "separate" need.
-    u.CROSS_ATTENTION = "removed"
-    # Channels of the tokens for kept cross-attention; PRETRAINED has its own.
+    # Channels of the learnt tokens of several "separate" tasks, which the UNet's cross-attention
+    # reads; PRETRAINED has its own. For one task the cross-attention is removed (the paper).
     u.CROSS_ATTENTION_DIM = 768
     # Add a learnt vector of the task to the timestep's embedding as well: small UNets have
     # cross-attention only at their lowest resolution, but read the timestep everywhere.
