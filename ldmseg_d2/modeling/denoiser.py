@@ -47,8 +47,8 @@ class Denoiser(nn.Module):
             pretrained: a local folder or an id on the hub, see :func:`load_unet`; empty: random
                 weights.
             cross_attention_dim: width of the tokens; a pretrained UNet has its own.
-            num_tasks: tasks that :meth:`forward` distinguishes. Of several, the cross-attention reads
-                learnt tokens; with one it is removed (the paper).
+            num_tasks: tasks that :meth:`forward` distinguishes. The cross-attention reads learnt
+                tokens of several; with one it is removed (the paper).
             task_in_time_embedding: add a learnt vector of the task (zero at first) to the
                 timestep's embedding as well, which every residual block reads.
             known_channel: one more input channel: 1 where cells are given (inpainting).
