@@ -10,13 +10,10 @@ FLIPS = ("horizontal", "vertical", "none")
 
 
 class ResizeLongestSide(T.Augmentation):
-    """Resizes so that the longer side becomes `size` times a random scale, keeping the aspect.
+    """Resizes so that the longer side becomes `size` pixels times a random scale.
 
     `T.ResizeScale` does the same, but rounds the shorter side of a long, thin picture to 0 pixels.
-
-    Args:
-        size: pixels of the longer side at scale 1.
-        scale_range: the scale is drawn uniformly from it; (1, 1) draws no random number.
+    The scale is drawn uniformly from `scale_range`; (1, 1) draws no random number.
     """
 
     def __init__(self, size: int, scale_range: tuple[float, float] = (1.0, 1.0)):

@@ -50,9 +50,6 @@ class ResumableTrainingSampler(Sampler):
             shuffle: False: every epoch is 0..size - 1.
             start: first position, at no cost however large: iterations done x samples an iteration.
             rank, world_size: this process among all; from `detectron2.utils.comm` where None.
-
-        Raises:
-            ValueError: if size is not positive, or seed or start negative.
         """
         if size <= 0:
             raise ValueError(f"the data set must hold at least one sample, got size {size}")

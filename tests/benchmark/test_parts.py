@@ -15,7 +15,7 @@ from ldmseg_d2.benchmark.quality import LimitsEvaluator
 from ldmseg_d2.benchmark.records import once
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.engine.analysis import analyze
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
 from ldmseg_d2.studies.curve import read_curve

@@ -14,7 +14,7 @@ from ldmseg_d2.data import (
     load_dataset_dicts,
     register_all,
 )
-from ldmseg_d2.data.panoptic_annotations import index_segments
+from ldmseg_d2.data.annotations import index_segments
 
 from .helpers import IDS, id2rgb, tiny_config, tiny_ids, write_png
 from .test_dataset_mapper import plain_mapper

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ldmseg_d2.data import PanopticDatasetMapper, build_dataset_mapper, load_dataset_dicts
 from ldmseg_d2.data.augmentations import ResizeLongestSide, build_augmentations
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 
 from .helpers import (
     BOX,

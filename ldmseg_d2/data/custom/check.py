@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import find_objects
 
-from ..panoptic_annotations import read_gray_png, read_photo
+from ..annotations import read_gray_png, read_photo
 from .classes import Classes
 from .pictures import Annotation, Picture, Segment, size_text
 from .problems import Problem

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..panoptic_annotations import read_id_png
+from ..annotations import read_id_png
 from .classes import load_json
 from .pictures import Annotation, FileIndex, Picture, Segment, Source, is_unsafe, unannotated
 from .problems import InputError, Problem

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..panoptic_annotations import join_bytes
+from ..annotations import join_bytes
 from .classes import Classes, load_json
 from .pictures import Annotation, FileIndex, Picture, Segment, Source, size_text, unannotated
 from .problems import Problem

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..panoptic_annotations import split_bytes
+from ..annotations import split_bytes
 from .check import Checked
 from .classes import Classes
 from .problems import InputError

@@ -7,12 +7,19 @@ https://github.com/facebookresearch/detectron2/blob/405ef0d4f466fb6fbc28fd219b6d
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-__all__ = ["load_panoptic_json", "panoptic_metadata", "register_panoptic_dataset"]
+__all__ = [
+    "load_panoptic_json",
+    "panoptic_metadata",
+    "register_loader",
+    "register_panoptic_dataset",
+]
 
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
@@ -62,20 +69,18 @@ def load_panoptic_json(
     metadata: dict[str, Any],
     sem_seg_root: str | None = None,
     depth_root: str | None = None,
-    image_suffix: str | None = None,
+    photo_name: Callable[[dict[str, Any], str], str] | None = None,
     how_to_make: str,
 ) -> list[dict[str, Any]]:
     """Reads a COCO panoptic JSON into Detectron2's list of dicts, in the order of the JSON.
 
     Args:
         panoptic_json: path of the JSON: `images`, `annotations` (with `segments_info`).
-        image_root: folder of the photos.
-        panoptic_root: folder of the id PNGs (id = R + 256 G + 65536 B).
+        image_root, panoptic_root: folders of the photos and of the id PNGs (R + 256 G + 65536 B).
         metadata: the two id maps of `panoptic_metadata`.
-        sem_seg_root: folder of semantic PNGs with the id PNGs' names, or None.
-        depth_root: folder of depth PNGs with the id PNGs' names, or None.
-        image_suffix: the photo is the id PNG's stem plus this, e.g. ".jpg"; with None it is the
-            `file_name` of the JSON's `images` entry.
+        sem_seg_root, depth_root: folders of PNGs with the id PNGs' names, or None.
+        photo_name: from the JSON's annotation and the id PNG's stem to the photo's path below
+            `image_root`; None: the `file_name` of the JSON's `images` entry.
         how_to_make: the command that makes the data set, quoted where the JSON is missing.
 
     Returns:
@@ -96,16 +101,16 @@ def load_panoptic_json(
 
     dataset_dicts = []
     for annotation in content["annotations"]:
+        label_name = annotation["file_name"]
         image = images.get(annotation["image_id"])
         if image is None:
             raise ValueError(
-                f"{panoptic_json}: annotation {annotation['file_name']!r} is of image_id "
+                f"{panoptic_json}: annotation {label_name!r} is of image_id "
                 f"{annotation['image_id']!r}, which its 'images' do not list. "
                 f"To make the file again: {how_to_make}"
             )
-        label_name = annotation["file_name"]
         stem = os.path.splitext(label_name)[0]
-        image_name = image["file_name"] if image_suffix is None else stem + image_suffix
+        name = image["file_name"] if photo_name is None else photo_name(annotation, stem)
         try:
             segments_info = _contiguous_segments(annotation["segments_info"], metadata)
         except KeyError as error:
@@ -114,7 +119,7 @@ def load_panoptic_json(
                 f"are {sorted(metadata['stuff_dataset_id_to_contiguous_id'])}"
             ) from error
         record = {
-            "file_name": os.path.join(image_root, image_name),
+            "file_name": os.path.join(image_root, name),
             "image_id": annotation["image_id"],
             "height": image["height"],
             "width": image["width"],
@@ -155,7 +160,7 @@ def register_panoptic_dataset(
     panoptic_json: str,
     sem_seg_root: str | None = None,
     depth_root: str | None = None,
-    image_suffix: str | None = None,
+    photo_name: Callable[[dict[str, Any], str], str] | None = None,
     evaluator_type: str,
     how_to_make: str,
     depth_scale: float = 256.0,
@@ -165,7 +170,7 @@ def register_panoptic_dataset(
     Args:
         name: the name for `cfg.DATASETS`, e.g. "scenes_train"; must not be registered yet.
         categories: see `panoptic_metadata`.
-        image_root, panoptic_root, panoptic_json, sem_seg_root, depth_root, image_suffix,
+        image_root, panoptic_root, panoptic_json, sem_seg_root, depth_root, photo_name,
             how_to_make: see `load_panoptic_json`.
         evaluator_type: what `build_evaluator` dispatches on, e.g. "scenes_panoptic".
         depth_scale: depth PNG value per metre (KITTI: 256); set only with `depth_root`.
@@ -173,33 +178,42 @@ def register_panoptic_dataset(
     Raises:
         AssertionError: from Detectron2, if `name` is registered already.
     """
-    metadata = panoptic_metadata(categories)
-    DatasetCatalog.register(
-        name,
-        lambda: load_panoptic_json(
-            panoptic_json,
-            image_root=image_root,
-            panoptic_root=panoptic_root,
-            metadata=metadata,
-            sem_seg_root=sem_seg_root,
-            depth_root=depth_root,
-            image_suffix=image_suffix,
-            how_to_make=how_to_make,
-        ),
-    )
     # A key is left out, not set to None, where there is no such folder: Detectron2 asks `hasattr`.
-    extra: dict[str, Any] = {}
-    if sem_seg_root is not None:
-        extra["sem_seg_root"] = sem_seg_root
-    if depth_root is not None:
-        extra.update(depth_root=depth_root, depth_scale=depth_scale)
-    MetadataCatalog.get(name).set(
-        image_root=image_root,
-        panoptic_root=panoptic_root,
+    folders = {"image_root": image_root, "panoptic_root": panoptic_root}
+    folders |= {} if sem_seg_root is None else {"sem_seg_root": sem_seg_root}
+    folders |= {} if depth_root is None else {"depth_root": depth_root}
+    load = partial(
+        load_panoptic_json,
+        panoptic_json,
+        metadata=panoptic_metadata(categories),
+        photo_name=photo_name,
+        how_to_make=how_to_make,
+        **folders,
+    )
+    scale = {} if depth_root is None else {"depth_scale": depth_scale}
+    register_loader(
+        name,
+        load,
+        categories=categories,
         panoptic_json=panoptic_json,
         evaluator_type=evaluator_type,
+        **folders,
+        **scale,
+    )
+
+
+def register_loader(
+    name: str,
+    load: Callable[[], list[dict[str, Any]]],
+    *,
+    categories: list[dict[str, Any]],
+    **metadata: Any,
+) -> None:
+    """Registers a function that gives dataset dicts, with the metadata of its classes and more."""
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
         ignore_label=IGNORE_LABEL,
         label_divisor=LABEL_DIVISOR,
-        **extra,
         **metadata,
+        **panoptic_metadata(categories),
     )

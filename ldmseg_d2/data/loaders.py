@@ -1,10 +1,12 @@
 """Data loaders: reproducible and resumable for training, Detectron2's own for test."""
 
 import logging
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -17,12 +19,37 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from .dataset_dicts import dataset_dicts_with_depth
 from .dataset_mapper import build_dataset_mapper
-from .packed_batch import PackedBatch
 from .sampler import ResumableTrainingSampler, sample_seed, seeded_rng
 
-__all__ = ["TrainingStream", "build_test_loader", "build_train_loader"]
+__all__ = ["PackedBatch", "TrainingStream", "build_test_loader", "build_train_loader"]
 
 logger = logging.getLogger(__name__)
+
+
+class PackedBatch(list):
+    """A list of dicts that a loader's worker sends as one block of memory; it arrives as a list.
+
+    PyTorch moves every tensor through a shared-memory file of its own, which costs more than
+    reading small pictures does: 20 ms for 32 scenes of 64 px.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        records = [{k: _to_array(v) for k, v in record.items()} for record in self]
+        block = np.frombuffer(bytearray(pickle.dumps(records, protocol=5)), dtype=np.uint8)
+        return _unpack, (torch.from_numpy(block),)
+
+
+def _to_array(value: Any) -> Any:
+    return value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _unpack(block: torch.Tensor) -> list[dict[str, Any]]:
+    records = pickle.loads(block.numpy())
+    for record in records:
+        for key, value in record.items():
+            if isinstance(value, np.ndarray):
+                record[key] = torch.from_numpy(value)
+    return records
 
 
 class TrainingStream(IterableDataset):
@@ -102,11 +129,10 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
         seed = comm.shared_random_seed()
         logger.warning("SEED is %d: the order is random, and --resume will not repeat it", cfg.SEED)
     dicts = dataset_dicts_with_depth(cfg, cfg.DATASETS.TRAIN)
-    sampler = ResumableTrainingSampler(len(dicts), seed=seed, start=start_iter * total)
     stream = TrainingStream(
         dicts,
         mapper=build_dataset_mapper(cfg, is_train=True),
-        sampler=sampler,
+        sampler=ResumableTrainingSampler(len(dicts), seed=seed, start=start_iter * total),
         batch_size=total // world_size,
     )
     return build_batch_data_loader(
