@@ -9,14 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..datasets.register_panoptic import register_panoptic_dataset
 
-__all__ = [
-    "DATASET_FILE",
-    "FORMAT_NAME",
-    "SPLITS",
-    "read_dataset_file",
-    "register_custom",
-    "register_custom_folders",
-]
+__all__ = ["read_dataset_file", "register_custom", "register_custom_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +20,7 @@ HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
 
 
 def read_dataset_file(folder: str | Path) -> dict[str, Any]:
-    """Reads and checks `folder/dataset.json`.
-
-    Args:
-        folder: what `tools/prepare_custom.py` wrote.
+    """Reads and checks `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
 
     Returns:
         `format`, `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits`
@@ -85,7 +75,7 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
     taken = [n for n in names.values() if n in DatasetCatalog]
     if taken:
         raise ValueError(f"{taken} are registered already: give {root} another name")
-    depth_scale = content.get("depth_scale")
+    scale, agnostic = content.get("depth_scale"), content["class_agnostic"]
     for split, registered in names.items():
         register_panoptic_dataset(
             registered,
@@ -94,11 +84,9 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
             panoptic_root=str(root / f"panoptic_{split}"),
             panoptic_json=str(root / f"panoptic_{split}.json"),
             sem_seg_root=str(root / f"semantic_{split}") if content["semantic"] else None,
-            depth_root=None if depth_scale is None else str(root / f"depth_{split}"),
-            depth_scale=256.0 if depth_scale is None else float(depth_scale),
-            evaluator_type="class_agnostic_panoptic"
-            if content["class_agnostic"]
-            else "coco_panoptic_seg",
+            depth_root=None if scale is None else str(root / f"depth_{split}"),
+            depth_scale=float(scale or 256.0),
+            evaluator_type="class_agnostic_panoptic" if agnostic else "coco_panoptic_seg",
             how_to_make=HOW_TO_MAKE,
         )
         MetadataCatalog.get(registered).set(custom_root=str(root))
@@ -118,10 +106,10 @@ def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> lis
     registered = []
     for path in sorted(Path(root).glob(f"*/{DATASET_FILE}")):
         folder = path.parent
-        for split in SPLITS:
-            old = f"{folder.name}_{split}"
+        names = [f"{folder.name}_{split}" for split in SPLITS]
+        for old in names if overwrite else ():
             # Never one of the package's own names.
-            if overwrite and MetadataCatalog.get(old).get("custom_root") is not None:
+            if MetadataCatalog.get(old).get("custom_root") is not None:
                 DatasetCatalog.pop(old, None)
                 MetadataCatalog.pop(old)
         # Importing the package must work whatever else lies beside the data sets.
@@ -129,6 +117,6 @@ def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> lis
             registered += register_custom(folder)
         except (OSError, ValueError) as error:
             # The names are taken where the function is called a second time: nothing to say.
-            if not any(f"{folder.name}_{split}" in DatasetCatalog for split in SPLITS):
+            if not any(name in DatasetCatalog for name in names):
                 logger.warning("not registered: %s", error)
     return registered

@@ -2,6 +2,7 @@
 
 import colorsys
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +28,26 @@ class Classes:
 
     def __init__(self, categories: list[dict[str, Any]] | None, stuff: tuple[str, ...] = ()):
         self.agnostic = categories is None
-        given = [dict(c) for c in (categories or [SEGMENT])]
-        free = iter(range(1, len(given) + 1_000_000))
+        given = categories or [SEGMENT]
         used = {int(c["id"]) for c in given if c.get("id") is not None}
+        free = (i for i in count(1) if i not in used)
         self.undecided = []
         self.categories: list[dict[str, Any]] = []
         for index, category in enumerate(given):
-            isthing = category.get("isthing")
+            isthing, number = category.get("isthing"), category.get("id")
             if stuff:
                 isthing = category["name"] not in stuff
             elif isthing is None:
                 self.undecided.append(category["name"])
                 isthing = True
-            number = category.get("id")
-            if number is None:
-                number = next(i for i in free if i not in used)
             self.categories.append(
                 {
-                    "id": int(number),
+                    "id": int(next(free) if number is None else number),
                     "name": str(category["name"]),
                     "isthing": int(bool(isthing)),
                     "color": _color(category.get("color"), index),
                 }
             )
-        self._check(stuff)
-        self._by_id = {c["id"]: c for c in self.categories}
-        self._by_name = {c["name"]: c for c in self.categories}
-
-    def _check(self, stuff: tuple[str, ...]) -> None:
         names = [c["name"] for c in self.categories]
         for what, values in (("names", names), ("ids", [c["id"] for c in self.categories])):
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)
@@ -63,13 +56,14 @@ class Classes:
         missing = sorted(set(stuff) - set(names))
         if missing:
             raise InputError(f"--stuff names {missing}, but the classes are {names}")
+        self._by_id = {c["id"]: c for c in self.categories}
+        self._by_name = {c["name"]: c for c in self.categories}
 
     def find(self, key: str | int | None) -> dict[str, Any] | None:
         """The category of a name or an id; without classes always "segment"; else None."""
         if self.agnostic:
             return self.categories[0]
-        table = self._by_id if isinstance(key, int) else self._by_name
-        return table.get(key)
+        return (self._by_id if isinstance(key, int) else self._by_name).get(key)
 
 
 def _color(color: Any, index: int) -> list[int]:
@@ -135,12 +129,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
 
 
 def load_json(path: str | Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        InputError: naming file, line and column, if it is none.
-        FileNotFoundError: if there is no such file.
-    """
+    """Reads JSON; InputError, naming file, line and column, if it is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
