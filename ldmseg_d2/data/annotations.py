@@ -17,17 +17,6 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = [
-    "index_segments",
-    "join_bytes",
-    "keep_segments",
-    "read_gray_png",
-    "read_id_png",
-    "read_mask",
-    "read_photo",
-    "split_bytes",
-]
-
 # The largest label of one uint8 channel: 255 is what padding augmentations fill segmentations with.
 MAX_BYTE_LABEL = 254
 
@@ -59,14 +48,10 @@ def _opened(source: Source, what: str, formats: tuple[str, ...] | None = None) -
 
 
 def read_photo(source: Source, image_format: str = "RGB") -> np.ndarray:
-    """Reads a photo as uint8 HxWx3, turned upright by its EXIF orientation.
+    """Reads a photo (a path or a file's content) as uint8 HxWx3, "RGB" or "BGR".
 
-    Args:
-        source: path or content of a JPEG, PNG or whatever else PIL reads.
-        image_format: order of the channels, "RGB" or "BGR".
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, if it is missing or damaged.
+    It is turned upright by its EXIF orientation. Missing: FileNotFoundError, damaged: ValueError,
+    both naming the file; so do all readers here.
     """
     with _opened(source, "photo") as image:
         image = detection_utils._apply_exif_orientation(image)
@@ -81,21 +66,14 @@ def read_mask(
     gray: bool = True,
     formats: tuple[str, ...] | None = None,
 ) -> np.ndarray:
-    """Reads integers from a picture: gray values, palette indices, or R + 256 G + 65536 B.
+    """Reads integers, int32 HxW: gray values, palette indices, or R + 256 G + 65536 B.
 
     Args:
         source: path or content.
         what: what it is, for the messages, e.g. "depth PNG".
-        colour: RGB pictures are ids.
-        gray: one channel is allowed.
+        colour, gray: whether RGB pictures (ids) and pictures of one channel are allowed; ValueError
+            for others.
         formats: PIL's names of the formats to try; None: all.
-
-    Returns:
-        int32 HxW.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file, if it is missing, damaged or of other
-            channels.
     """
     with _opened(source, what, formats) as image:
         mode, pixels = image.mode, np.asarray(image)
@@ -146,10 +124,8 @@ def index_segments(
         path: the id map's file, for the error messages.
 
     Returns:
-        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments.
-
-    Raises:
-        ValueError: if ids are repeated, not positive, missing in the map or in the list.
+        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments. ValueError if
+        ids are repeated, not positive, missing in the map or in the list.
     """
     # Few runs, many pixels: sorting and looking up run values is much faster than pixels.
     flat = np.ascontiguousarray(id_map).reshape(-1)
@@ -201,9 +177,8 @@ def keep_segments(
 
     Args:
         labels: integers HxW in 0..N, 0 is void.
-        segments: the N segments, `segments[i]` for label i + 1: `category_id`, and optionally
-            `isthing` (True where it is missing) and `iscrowd`.
-        min_area: pixels that a segment must have; 1 or less: every visible one is kept.
+        segments: `segments[i]` for label i + 1: `category_id`, perhaps `isthing` (else True),
+        `iscrowd`. min_area: pixels that a segment must have; 1 or less: every visible one is kept.
 
     Returns:
         Segment ids (int64 HxW) and their segments_info: `id`, `category_id`, `isthing`, `area`.

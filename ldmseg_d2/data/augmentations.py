@@ -3,8 +3,6 @@
 import numpy as np
 from detectron2.data import transforms as T
 
-__all__ = ["ResizeLongestSide", "build_augmentations"]
-
 RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
 FLIPS = ("horizontal", "vertical", "none")
 
@@ -46,9 +44,6 @@ def build_augmentations(
         random_flip: "horizontal", "vertical" or "none"; never at test.
         is_train: False leaves out whatever is random.
         train_size: side of the crops of "large_scale_jitter", pixels; 0: image_size.
-
-    Raises:
-        ValueError: for any other `resize` or `random_flip`, or crops that nothing makes.
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")

@@ -12,8 +12,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 
 from .datasets import datasets_root
 
-__all__ = ["attach_depth", "dataset_dicts_with_depth", "load_dataset_dicts", "read_depth_roots"]
-
 logger = logging.getLogger(__name__)
 
 # How to get data sets that Detectron2 itself registers: a name's beginning, and what to do.
@@ -46,8 +44,8 @@ def load_dataset_dicts(
             0 then, and semantic maps are left out.
 
     Returns:
-        Detectron2's dataset dicts, each with an `image_id`; segments have `isthing`, and dicts
-        with depth their `depth_scale`.
+        Detectron2's dataset dicts, each with an `image_id`; segments have `isthing`, and dicts with
+        depth their `depth_scale`.
 
     Raises:
         ValueError: if `names` is empty, a name is not registered (near matches are named), or the
@@ -76,19 +74,10 @@ def load_dataset_dicts(
 
 
 def dataset_dicts_with_depth(cfg: CfgNode, names: str | Sequence[str]) -> list[dict[str, Any]]:
-    """Loads data sets as the config's model takes them: with depth, and with classes or without.
+    """Loads one data set or several as the config's model takes them, see `load_dataset_dicts`.
 
-    Args:
-        cfg: reads INPUT.LDMSEG.DEPTH_ROOTS, and MODEL.META_ARCHITECTURE and MODEL.LDMSEG.{TASKS,
-            CLASSIFIER}, which say whether the model needs classes.
-        names: one registered name, or several as in `load_dataset_dicts`.
-
-    Returns:
-        See `load_dataset_dicts`; `depth_file_name` and `depth_scale` where there is depth.
-
-    Raises:
-        ValueError, FileNotFoundError: see `load_dataset_dicts`, `attach_depth` and
-            `read_depth_roots`.
+    cfg: reads INPUT.LDMSEG.DEPTH_ROOTS, and MODEL.META_ARCHITECTURE and MODEL.LDMSEG.{TASKS,
+    CLASSIFIER}, which say whether the model needs classes.
     """
     names = [names] if isinstance(names, str) else names
     return load_dataset_dicts(
@@ -145,8 +134,7 @@ def _load_one(name: str) -> list[dict[str, Any]]:
 def _complete(dicts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Adds what some of Detectron2's own loaders leave out; the given dicts are not changed.
 
-    Cityscapes' segments lack `isthing`, and semantic data sets `image_id`: the photo's name then,
-    or, where two have the same, its path below the photos' common folder.
+    Cityscapes' segments lack `isthing`, and semantic data sets `image_id`.
     """
     metadata = MetadataCatalog.get(name)
     extra = {} if metadata.get("depth_scale") is None else {"depth_scale": metadata.depth_scale}
@@ -169,7 +157,7 @@ def _complete(dicts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
 
 
 def _image_ids(photos: list[str]) -> list[str]:
-    """Unique names of photos: the same wherever the data set lies."""
+    """Photos' names, or where two are the same their paths below the common folder."""
     paths = [PurePath(photo).with_suffix("") for photo in photos]
     if len({path.name for path in paths}) == len(paths):
         return [path.name for path in paths]
@@ -178,15 +166,9 @@ def _image_ids(photos: list[str]) -> list[str]:
 
 
 def read_depth_roots(cfg: CfgNode) -> dict[str, tuple[str, float]]:
-    """Reads and checks INPUT.LDMSEG.DEPTH_ROOTS.
+    """INPUT.LDMSEG.DEPTH_ROOTS, checked: by data set, the folder and the PNG value of one metre.
 
-    Returns:
-        By data set: the folder (a relative one is taken below DETECTRON2_DATASETS) and the PNG
-        value of one metre.
-
-    Raises:
-        ValueError: if an entry is not [registered name, folder, number above 0], or a name is
-            there twice.
+    A relative folder is taken below DETECTRON2_DATASETS.
     """
     roots: dict[str, tuple[str, float]] = {}
     # Configs of other models may lack LDMSeg's keys.
@@ -223,10 +205,6 @@ def attach_depth(
         dataset_dicts: Detectron2's, with `file_name`; they are not changed.
         folder: of 16-bit PNGs, at any depth; a value is metres x `scale`, 0 is invalid.
         scale: the PNG value of one metre (KITTI: 256, millimetres: 1000).
-
-    Raises:
-        FileNotFoundError: if the folder does not exist, or no photo has a PNG there.
-        ValueError: if a PNG belongs to two photos.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(

@@ -25,12 +25,6 @@ from .annotations import (
 )
 from .augmentations import build_augmentations
 
-__all__ = [
-    "DATASET_MAPPER_REGISTRY",
-    "PanopticDatasetMapper",
-    "build_dataset_mapper",
-]
-
 logger = logging.getLogger(__name__)
 
 IGNORE_LABEL = 255
@@ -43,11 +37,7 @@ with `(cfg, is_train=bool)`, they give a callable from a data set's dict to a mo
 
 
 def build_dataset_mapper(cfg: CfgNode, is_train: bool) -> Any:
-    """Builds the mapper that `cfg.INPUT.DATASET_MAPPER_NAME` names.
-
-    Raises:
-        ValueError: if no such mapper is registered; lists those that are.
-    """
+    """Builds the mapper of `cfg.INPUT.DATASET_MAPPER_NAME`; ValueError lists the known ones."""
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name not in DATASET_MAPPER_REGISTRY:
         known = sorted(key for key, _ in DATASET_MAPPER_REGISTRY)
@@ -79,16 +69,12 @@ class PanopticDatasetMapper:
         with_annotations: bool,
         min_segment_area: int = 0,
     ):
-        """
-        Args:
-            augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
-            image_format: order of the photo's channels, "RGB" or "BGR".
-            with_annotations: read annotations as well.
-            min_segment_area: segments with fewer pixels than this after the augmentations become
-                void; 0 or 1: all that are visible are kept.
-
-        Raises:
-            ValueError: `image_format` is another one.
+        """Args:
+        augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
+        image_format: order of the photo's channels, "RGB" or "BGR".
+        with_annotations: read annotations as well.
+        min_segment_area: segments with fewer pixels than this after the augmentations become
+            void; 0 or 1: all that are visible are kept.
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}, allowed are 'RGB' and 'BGR'")
@@ -118,28 +104,22 @@ class PanopticDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """
-        Args:
-            dataset_dict: see the class; it is not changed.
+        """Gives the other keys of `dataset_dict` (it is not changed), and:
 
-        Returns:
-            The other keys of `dataset_dict`, and:
+        * `image`: uint8 (3, h, w), after the augmentations.
+        * `height`, `width`: the photo's own size in pixels.
 
-            * `image`: uint8 (3, h, w), after the augmentations.
-            * `height`, `width`: the photo's own size in pixels.
+        With annotations, at the size of `image`:
 
-            With annotations, at the size of `image`:
+        * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
+          below `min_segment_area`, and what the data set leaves unlabelled.
+        * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
+        * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known: from
+          the semantic PNG, else from the segments. Crowds and small segments keep their class.
+        * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
 
-            * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
-              below `min_segment_area`, and what the data set leaves unlabelled.
-            * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
-            * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known: from
-              the semantic PNG, else from the segments. Crowds and small segments keep their class.
-            * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
-
-        Raises:
-            FileNotFoundError: if a file is missing; names it.
-            ValueError: if a file is damaged, sizes differ, or ids and `segments_info` differ.
+        FileNotFoundError names a missing file, ValueError one that is damaged, of another size, or
+        whose ids are not those of `segments_info`.
         """
         record = {k: v for k, v in dataset_dict.items() if k not in RAW_ANNOTATIONS}
         photo = read_photo(record["file_name"], self.image_format)

@@ -21,8 +21,6 @@ from .dataset_dicts import dataset_dicts_with_depth
 from .dataset_mapper import build_dataset_mapper
 from .sampler import ResumableTrainingSampler, sample_seed, seeded_rng
 
-__all__ = ["PackedBatch", "TrainingStream", "build_test_loader", "build_train_loader"]
-
 logger = logging.getLogger(__name__)
 
 
@@ -67,13 +65,7 @@ class TrainingStream(IterableDataset):
         sampler: ResumableTrainingSampler,
         batch_size: int,
     ):
-        """
-        Args:
-            dataset_dicts: Detectron2's dataset dicts.
-            mapper: from a dataset dict to a model's input dict.
-            sampler: gives positions and indices; its seed is the augmentations' as well.
-            batch_size: samples that this process takes an iteration.
-        """
+        """`batch_size`: samples that this process takes an iteration."""
         # Serialized: forked workers then share the memory of a long list.
         self.dataset = DatasetFromList(dataset_dicts, copy=False)
         self.mapper = mapper
@@ -96,25 +88,18 @@ class TrainingStream(IterableDataset):
 
 
 def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
-    """Builds the infinite training loader.
+    """Builds the infinite training loader, of lists of IMS_PER_BATCH / world_size dicts.
 
-    Batches depend on cfg.SEED and the iteration alone: they are the same for any number of
-    workers, and over all processes together for any number of processes; with `start_iter=k`
-    the first batch is the k-th of an uninterrupted run.
+    Batches depend on cfg.SEED and the iteration alone: they are the same for any number of workers,
+    and over all processes together for any number of processes; with `start_iter=k` the first batch
+    is the k-th of an uninterrupted run. Dicts are the mapper's, with `sample_seed`, see
+    `TrainingStream`.
 
     Args:
         cfg: reads DATASETS.TRAIN, SOLVER.IMS_PER_BATCH, SOLVER.ACCUMULATION_STEPS,
-            DATALOADER.NUM_WORKERS, SEED and what the mapper reads.
+            DATALOADER.NUM_WORKERS, SEED and what the mapper reads; ValueError if IMS_PER_BATCH is
+            no positive multiple of the number of processes times ACCUMULATION_STEPS.
         start_iter: iterations already done.
-
-    Returns:
-        A loader of lists of IMS_PER_BATCH / world_size dicts, see the mapper; each dict has
-        `sample_seed` (int) as well, see `TrainingStream`.
-
-    Raises:
-        ValueError: if IMS_PER_BATCH is not a positive multiple of the number of processes times
-            ACCUMULATION_STEPS; see also `dataset_dicts_with_depth`.
-        FileNotFoundError: see `dataset_dicts_with_depth`.
     """
     total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     steps = cfg.SOLVER.ACCUMULATION_STEPS
@@ -148,16 +133,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """Builds the loader of one test set: every picture once, in order, shared out among processes.
 
-    Args:
-        cfg: reads TEST.IMS_PER_BATCH, TEST.MAX_IMAGES, DATALOADER.NUM_WORKERS and what the mapper
-            reads.
-        dataset_name: a registered name.
-
-    Returns:
-        A loader of lists of at most TEST.IMS_PER_BATCH dicts, see the mapper.
-
-    Raises:
-        ValueError, FileNotFoundError: see `dataset_dicts_with_depth`.
+    It gives lists of at most TEST.IMS_PER_BATCH dicts, see the mapper; TEST.MAX_IMAGES above 0 ends
+    it early, and it has DATALOADER.NUM_WORKERS workers.
     """
     dicts = dataset_dicts_with_depth(cfg, dataset_name)
     if cfg.TEST.MAX_IMAGES > 0:

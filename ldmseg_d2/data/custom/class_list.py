@@ -8,8 +8,6 @@ from typing import Any
 
 from .problems import InputError
 
-__all__ = ["Classes", "load_json", "read_classes"]
-
 SEGMENT = {"id": 1, "name": "segment", "isthing": 1}
 GOLDEN_RATIO = 0.618034
 
@@ -81,19 +79,11 @@ def _color(color: Any, index: int) -> list[int]:
 
 
 def read_classes(path: str | Path) -> list[dict[str, Any]]:
-    """Reads `--classes`.
+    """Reads `--classes`: categories, without `isthing` where the file does not say it.
 
-    Args:
-        path: a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or text
-            with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`;
-            lines that begin with # are comments.
-
-    Returns:
-        Categories; `isthing` is missing where the file does not say it.
-
-    Raises:
-        InputError: naming file and line.
-        FileNotFoundError: if there is no such file.
+    The file is a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or
+    text with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
+    that begin with # are comments. InputError names file and line.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":

@@ -15,8 +15,6 @@ from .class_list import Classes
 from .problems import Problem
 from .sources import Annotation, Job, Picture, Segment, size_text
 
-__all__ = ["Checked", "check_picture", "resize_nearest", "same_aspect"]
-
 ASPECT_TOLERANCE = 0.01
 # More than PIL opens (179 million), so that only a false size in an export can reach it.
 MAX_PIXELS = 200_000_000

@@ -9,8 +9,6 @@ from .data_checks import Checked
 from .problems import CODES, Problem
 from .sources import Job
 
-__all__ = ["Report"]
-
 MAX_EXAMPLES = 5  # files that the text names for each kind of problem
 
 

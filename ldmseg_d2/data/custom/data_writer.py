@@ -15,8 +15,6 @@ from .problems import InputError
 from .registration import DATASET_FILE, FORMAT_NAME, SPLITS, read_dataset_file
 from .sources import Job
 
-__all__ = ["Writer", "check_output"]
-
 IGNORE_LABEL = 255
 
 

@@ -17,8 +17,6 @@ from .read_label_studio import read_label_studio
 from .read_masks import read_binary_masks, read_id_masks, read_semantic_masks
 from .sources import FileIndex, Job, Picture, Source
 
-__all__ = ["READERS", "is_validation", "prepare"]
-
 logger = logging.getLogger(__name__)
 
 READERS = {
@@ -35,28 +33,17 @@ PROGRESS_EVERY = 200
 
 
 def is_validation(name: str, *, fraction: float, seed: int) -> bool:
-    """Whether a picture is for validation: the same for a name, whatever else is in the folder.
-
-    Args:
-        name: the photo's name.
-        fraction: the share of names for which it is so, 0..1.
-        seed: another one gives another split.
-    """
+    """Whether a picture is for validation: the same for a name, whatever else is in the folder."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def prepare(job: Job) -> Report:
-    """Checks a data set and, where `output` says so, writes it.
+    """Checks a data set and, where `output` says so, writes it; the input is never changed.
 
-    Without `fix`, nothing is written if there is an error. The input is never changed.
-
-    Returns:
-        The report; `report.failed` says whether the data cannot be used as they are.
-
-    Raises:
-        InputError, FileNotFoundError: if the input as a whole cannot be read, or the options do not
-            fit.
+    Without `fix`, nothing is written if there is an error. `report.failed` says whether the data
+    cannot be used as they are; InputError and FileNotFoundError, that the input as a whole cannot
+    be read or the options do not fit.
     """
     given = None if job.classes is None else read_classes(job.classes)
     if job.output is not None:

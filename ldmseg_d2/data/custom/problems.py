@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["CODES", "InputError", "Problem"]
-
 
 class InputError(ValueError):
     """The input as a whole cannot be read: no check of single pictures is possible."""

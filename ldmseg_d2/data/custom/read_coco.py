@@ -15,8 +15,6 @@ from .run_lengths import decode_coco
 from .shapes import OVERLAP_RULES, Shape, box_corners, painter, polygon_mask
 from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, is_unsafe, unannotated
 
-__all__ = ["read_coco", "read_coco_panoptic", "read_prepared"]
-
 
 def _content(path: Path) -> dict[str, Any]:
     """The JSON, with its lists checked to be lists of dicts."""

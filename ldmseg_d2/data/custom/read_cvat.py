@@ -16,8 +16,6 @@ from .run_lengths import decode_cvat
 from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
 from .sources import FileIndex, Job, Picture, Source, is_unsafe, unannotated
 
-__all__ = ["parse_xml", "read_cvat"]
-
 MAX_XML_BYTES = 2**30
 DRAWN = ("polygon", "mask", "box", "ellipse")
 IGNORED = ("points", "polyline", "cuboid", "skeleton")
@@ -28,11 +26,7 @@ LINE = "\0line"
 def parse_xml(path: Path) -> Element:
     """Parses XML that may come from strangers: at most 1 GiB, no document type, so no entities.
 
-    Returns:
-        The root; each element has its line under the attribute `LINE`.
-
-    Raises:
-        InputError: naming file and line, if it is no XML or has a document type.
+    Each element has its line under the attribute `LINE`; InputError names file and line.
     """
     if path.stat().st_size > MAX_XML_BYTES:
         raise InputError(f"{path} is larger than {MAX_XML_BYTES >> 20} MiB: export fewer pictures")

@@ -18,8 +18,6 @@ from .run_lengths import decode_label_studio
 from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
 from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source, unannotated
 
-__all__ = ["read_label_studio"]
-
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 # Results without pixels that are no mistake; others are reported.

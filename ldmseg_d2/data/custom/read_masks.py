@@ -15,8 +15,6 @@ from .problems import Problem
 from .shapes import OVERLAP_RULES, Shape, painter
 from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, size_text, unannotated
 
-__all__ = ["CLASS_SOURCES", "read_binary_masks", "read_id_masks", "read_semantic_masks"]
-
 CLASS_SOURCES = ("none", "sidecar", "divisor")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 Given = list[dict[str, Any]] | None

@@ -9,8 +9,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..datasets.register_panoptic import register_panoptic_dataset
 
-__all__ = ["read_dataset_file", "register_custom", "register_custom_folders"]
-
 logger = logging.getLogger(__name__)
 
 DATASET_FILE = "dataset.json"
@@ -22,14 +20,10 @@ HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
 def read_dataset_file(folder: str | Path) -> dict[str, Any]:
     """Reads and checks `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
 
-    Returns:
-        `format`, `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits`
-        (name -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale`
-        (PNG value per metre) where there is depth.
-
-    Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: if it is no such file; names it.
+    It holds `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits` (name
+    -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale` (PNG value
+    per metre) where there is depth. FileNotFoundError if it is missing, ValueError if it is no such
+    file.
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
@@ -57,16 +51,9 @@ def read_dataset_file(folder: str | Path) -> dict[str, Any]:
 def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]:
     """Registers `{name}_{split}` for every split of a prepared folder; reads `dataset.json` only.
 
-    Args:
-        folder: what `tools/prepare_custom.py` wrote.
-        name: beginning of the names; None: the folder's name.
-
-    Returns:
-        The names, e.g. `["garden_train", "garden_val"]`, for `cfg.DATASETS`.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_dataset_file`.
-        ValueError: if one of the names is registered already; then none of them is.
+    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train",
+    "garden_val"]`, for `cfg.DATASETS`; ValueError, and none is registered, if one of them is there
+    already.
     """
     root = Path(folder)
     name = root.resolve().name if name is None else name
@@ -94,14 +81,9 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
 
 
 def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> list[str]:
-    """Registers every `root/<name>/dataset.json`; a damaged one is left out with a warning.
+    """Registers every `root/<name>/dataset.json`; returns the names that are new.
 
-    Args:
-        root: DETECTRON2_DATASETS.
-        overwrite: register names again that a custom data set registered before.
-
-    Returns:
-        The names that are new.
+    A damaged one is left out with a warning. `overwrite` registers names of custom data sets again.
     """
     registered = []
     for path in sorted(Path(root).glob(f"*/{DATASET_FILE}")):

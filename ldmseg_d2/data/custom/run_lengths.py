@@ -8,8 +8,6 @@ decoder, but needs pandas, lxml, nltk and an older OpenCV.
 
 import numpy as np
 
-__all__ = ["decode_coco", "decode_cvat", "decode_label_studio", "unpack_words"]
-
 
 def _fill(counts: list[int], total: int) -> np.ndarray:
     """Runs of False and True in turn, beginning with False, as bool (total,)."""
@@ -19,20 +17,12 @@ def _fill(counts: list[int], total: int) -> np.ndarray:
 
 
 def decode_coco(counts: list[int] | str | bytes, size: tuple[int, int]) -> np.ndarray:
-    """Decodes COCO's RLE: column by column, beginning with background.
+    """Decodes COCO's RLE, column by column, beginning with background, as bool (H, W).
 
-    Args:
-        counts: the run lengths, or their compressed form: runs from the fourth on as the
-            difference to the run two before, each in groups of 5 bits, lowest first, as characters
-            48 + group + 32 if another follows
-            (https://github.com/cocodataset/cocoapi/blob/8c9bcc3cf640524c4c20a9c40e89cb6a2f2fa0e9/common/maskApi.c).
-        size: (height, width).
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: if the runs do not fill the mask, or the text is no such code.
+    `counts` are the run lengths, or their compressed form: runs from the fourth on as the
+    difference to the run two before, each in groups of 5 bits, lowest first, as characters 48 +
+    group + 32 if another follows
+    (https://github.com/cocodataset/cocoapi/blob/8c9bcc3/common/maskApi.c).
     """
     if isinstance(counts, str):
         counts = counts.encode("ascii", errors="replace")
@@ -66,19 +56,7 @@ def _decompress(text: bytes) -> list[int]:
 def decode_cvat(
     counts: list[int], *, left: int, top: int, width: int, height: int, size: tuple[int, int]
 ) -> np.ndarray:
-    """Decodes the RLE of CVAT's XML: row by row inside a box, beginning with background.
-
-    Args:
-        counts: the run lengths.
-        left, top, width, height: the box, pixels.
-        size: (height, width) of the picture.
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: if the runs do not fill the box, or the box is not inside the picture.
-    """
+    """Decodes the RLE of CVAT's XML, row by row in a box, background first, as bool (H, W)."""
     inside = left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]
     if not inside or width <= 0 or height <= 0:
         raise ValueError(
@@ -96,17 +74,9 @@ def unpack_words(content: bytes, expected: int) -> np.ndarray:
 
     32 bits: number of words; 5 bits: word size - 1; 4 x 4 bits: four sizes of run lengths - 1.
     Then, until all words are there: a bit (1: one word repeated, 0: a chunk of single words), 2
-    bits that choose a size, in that size the number of words - 1, and the word or words.
-
-    Args:
-        content: the packed bytes; what follows the last word is padding.
-        expected: the number of words that it must hold.
-
-    Returns:
-        uint8 (expected,), int64 where words have more than 8 bits.
-
-    Raises:
-        ValueError: if it holds another number, or ends early.
+    bits that choose a size, in that size the number of words - 1, and the word or words. It must
+    hold `expected` words; what follows the last is padding. Result: uint8, int64 for words above 8
+    bits.
     """
     position = 0
 
@@ -140,15 +110,7 @@ def unpack_words(content: bytes, expected: int) -> np.ndarray:
 def decode_label_studio(rle: list[int], size: tuple[int, int]) -> np.ndarray:
     """Decodes the brush masks of Label Studio: an RGBA picture, packed, whose alpha is the mask.
 
-    Args:
-        rle: bytes as numbers.
-        size: (height, width) of the picture.
-
-    Returns:
-        bool (H, W): where alpha is above half of its largest value; brushes have soft edges.
-
-    Raises:
-        ValueError: if it is no such code or of another size.
+    Bool (H, W): where alpha is above half of its largest value; brushes have soft edges.
     """
     height, width = size
     if not isinstance(rle, list):  # bytes(number) would allocate that many

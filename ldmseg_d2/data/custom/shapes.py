@@ -12,16 +12,6 @@ from .class_list import Classes
 from .problems import Problem
 from .sources import Annotation, Segment
 
-__all__ = [
-    "OVERLAP_RULES",
-    "Shape",
-    "box_corners",
-    "ellipse_points",
-    "paint",
-    "painter",
-    "polygon_mask",
-]
-
 OVERLAP_RULES = {
     "order": "what was drawn later, or has the higher z-order, covers what lies under it",
     "area": "smaller segments cover larger ones",
@@ -42,17 +32,9 @@ class Shape:
 
 
 def polygon_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
-    """The union of polygons, with the pixels that COCO's own tools give them.
+    """The union of polygons [x0, y0, ...] in pixels, as COCO's own tools fill them: bool (H, W).
 
-    Args:
-        polygons: each [x0, y0, x1, y1, ...] in pixels, at least three points.
-        size: (height, width).
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: for fewer points or coordinates that are no finite numbers.
+    ValueError for fewer than three points or coordinates that are no finite numbers.
     """
     height, width = size
     clean = []
@@ -82,13 +64,9 @@ def _turn(
 def box_corners(
     x: float, y: float, width: float, height: float, rotation: float = 0.0, *, centre: bool = False
 ) -> list[float]:
-    """Corners of a box as a polygon.
+    """Corners of a box as a polygon; `rotation` in degrees, clockwise in the picture.
 
-    Args:
-        x, y: upper left corner, pixels.
-        width, height: pixels.
-        rotation: degrees, clockwise in the picture.
-        centre: it turns around its centre; False: around the upper left corner.
+    It turns around its upper left corner (x, y), or its `centre`.
     """
     px, py = (width / 2, height / 2) if centre else (0.0, 0.0)
     offsets = [(cx - px, cy - py) for cx, cy in ((0, 0), (width, 0), (width, height), (0, height))]
@@ -118,18 +96,10 @@ def paint(
     file: str,
     overlap: str = "order",
 ) -> Annotation:
-    """Draws shapes into an id map; a later one covers an earlier one.
+    """Draws shapes into an id map (a key of `OVERLAP_RULES` says what covers what).
 
-    Args:
-        shapes: in the order in which they were drawn.
-        size: (height, width).
-        classes: not needed.
-        file: how messages name the annotation.
-        overlap: a key of `OVERLAP_RULES`.
-
-    Returns:
-        Ids 1..K in the order of drawing. Damaged shapes, and shapes without a visible pixel, are
-        left out, with a problem each.
+    Ids are 1..K in the order of drawing. Damaged shapes, and shapes without a visible pixel, are
+    left out, with a problem each, whose file is `file`.
     """
     problems: list[Problem] = []
     order = []

@@ -13,18 +13,6 @@ import numpy as np
 from .class_list import Classes
 from .problems import Problem
 
-__all__ = [
-    "Annotation",
-    "FileIndex",
-    "Job",
-    "Picture",
-    "Segment",
-    "Source",
-    "is_unsafe",
-    "size_text",
-    "unannotated",
-]
-
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 

@@ -28,8 +28,6 @@ from .panoptic_files import (
 )
 from .register_panoptic import register_panoptic_dataset
 
-__all__ = ["ADE20K_CATEGORIES", "convert_ade20k", "merge_annotations", "register_ade20k"]
-
 logger = logging.getLogger(__name__)
 
 FOLDER = "ADEChallengeData2016"
@@ -68,12 +66,9 @@ _THING_LABEL = np.array([0, *THING_LABELS])
 
 
 def register_ade20k(root: str) -> None:
-    """Registers `ade20k_panoptic_{train,val}`; reads no file.
+    """Registers `ade20k_panoptic_{train,val}` below DETECTRON2_DATASETS; reads no file.
 
     Detectron2 registers `ade20k_sem_seg_{train,val}` of the same folder itself.
-
-    Args:
-        root: DETECTRON2_DATASETS, the folder that holds ADEChallengeData2016.
     """
     folder = os.path.join(root, FOLDER)
     for split, directory in SPLITS.items():
@@ -98,12 +93,10 @@ def merge_annotations(
 
     Args:
         labels: integers HxW, the semantic map: 1..150, 0 is "other".
-        classes: integers HxW, the instance PNG's R: 1..100, 0 is no instance.
-        numbers: integers HxW, its G: the instance's number in the picture.
+        classes, numbers: integers HxW, the instance PNG's R (1..100, 0 is no instance) and G.
 
     Returns:
-        Ids (int32 HxW, 0 void; 1..150 stuff, 256 and more things) and `segment_entries`, of
-        category 0..149.
+        Ids (int32 HxW, 0 void; 1..150 stuff, 256 and more things) and `segment_entries`.
     """
     ids = np.where(classes > 0, _THING_LABEL[classes] * 256 + numbers, _STUFF_ID[labels])
     categories = {i: (i if i < 256 else i // 256) - 1 for i in np.unique(ids).tolist()}
@@ -131,13 +124,6 @@ def convert_ade20k(
         semantic_only: do without annotations_instance; serves `ade20k_sem_seg_*` alone.
         num_workers: processes; the files do not depend on it.
         progress: called with (pictures done, pictures), counted over all splits.
-
-    Returns:
-        Pictures written, by split.
-
-    Raises:
-        FileNotFoundError: if a folder, a photo or an annotation is missing.
-        ValueError: if values are out of range or sizes differ.
     """
     folder = Path(root) / FOLDER
     kinds = {"images": (".jpg",), "annotations": (".png",), "annotations_instance": (".png",)}

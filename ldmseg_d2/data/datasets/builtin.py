@@ -18,8 +18,6 @@ from .panoptic_files import PHOTO_SUFFIXES, common_stems
 from .register_panoptic import register_loader
 from .scenes import register_scenes
 
-__all__ = ["datasets_root", "load_class_agnostic", "register_all", "register_class_agnostic"]
-
 SEGMENT_CATEGORIES = [{"id": 1, "name": "segment", "isthing": 1, "color": [220, 20, 60]}]
 
 
@@ -31,15 +29,8 @@ def datasets_root() -> str:
 def register_all(root: str, *, overwrite: bool = False) -> None:
     """Registers scenes, CamVid, ADE20K, Cityscapes, the COCO sample, and your own data.
 
-    Of the files, only the `dataset.json` of your own data are read.
-
-    Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
-    `ade20k_panoptic_{train,val}`, `cityscapes_panoptic_{train,val}`, `coco_class_agnostic_sample`;
-    `{folder}_{train,val}` for each folder that `tools/prepare_custom.py` wrote.
-
-    Args:
-        root: folder that holds the data sets' folders.
-        overwrite: register known names again, under this root; False: leave them as they are.
+    Of the files in `root`, only the `dataset.json` of your own data are read. `overwrite` registers
+    known names again, under this root; else they stay as they are.
     """
     sample = os.path.join(root, "coco", "class_agnostic")
     for prefix, splits, register in (
@@ -69,18 +60,10 @@ def register_all(root: str, *, overwrite: bool = False) -> None:
 
 
 def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, Any]]:
-    """Lists photos with id PNGs of the same name, sorted; there are no classes and no JSON.
+    """Lists photos (JPEG or PNG) with id PNGs of the same name, sorted; without classes and JSON.
 
-    Args:
-        image_root: folder of the photos (JPEG or PNG).
-        panoptic_root: folder of the id PNGs (id = R + 256 G + 65536 B, 0 void).
-
-    Returns:
-        Dicts with `file_name`, `image_id` (the name's number where it is one, else the name) and
-        `pan_seg_file_name`.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist or is empty, or a file has no partner.
+    Dicts hold `file_name`, `image_id` (the name's number where it is one, else the name) and
+    `pan_seg_file_name`.
     """
     pairs = common_stems(
         {image_root: PHOTO_SUFFIXES, panoptic_root: (".png",)},
@@ -97,12 +80,7 @@ def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, A
 
 
 def register_class_agnostic(name: str, *, image_root: str, panoptic_root: str) -> None:
-    """Registers photos and id PNGs without classes, evaluator type "class_agnostic_panoptic".
-
-    Args:
-        name: the name for `cfg.DATASETS`.
-        image_root, panoptic_root: see `load_class_agnostic`.
-    """
+    """Registers photos and id PNGs without classes, evaluator type "class_agnostic_panoptic"."""
     register_loader(
         name,
         lambda: load_class_agnostic(image_root, panoptic_root),

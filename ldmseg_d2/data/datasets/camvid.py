@@ -26,8 +26,6 @@ from .panoptic_files import (
 )
 from .register_panoptic import register_panoptic_dataset
 
-__all__ = ["CAMVID_CATEGORIES", "convert_camvid", "label_segments", "register_camvid"]
-
 logger = logging.getLogger(__name__)
 
 HOW_TO_MAKE = (
@@ -83,7 +81,7 @@ def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[
         min_area: pixels; smaller components of thing classes become void. Stuff has no minimum.
 
     Returns:
-        Ids (int32 HxW, 0 void, 1..K) and their `segment_entries`, of category label + 1.
+        Ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
     """
     ids = np.zeros(labels.shape, dtype=np.int32)
     category_of: dict[int, int] = {}
@@ -110,13 +108,6 @@ def convert_camvid(input_dir: str, root: str, *, min_area: int = 50) -> dict[str
             `testannot/`.
         root: DETECTRON2_DATASETS.
         min_area: see `label_segments`.
-
-    Returns:
-        Pictures written, by split.
-
-    Raises:
-        FileNotFoundError: if a folder, a photo or a label is missing.
-        ValueError: if a label file has values above 11 or not its photo's size.
     """
     source = Path(input_dir)
     splits = [s for s in SPLITS if s != "test" or (source / "test").is_dir()]

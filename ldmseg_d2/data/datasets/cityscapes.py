@@ -12,8 +12,6 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 
 from .register_panoptic import register_panoptic_dataset
 
-__all__ = ["register_cityscapes"]
-
 HOW_TO_MAKE = (
     "pip install cityscapesscripts && "
     "CITYSCAPES_DATASET=$DETECTRON2_DATASETS/cityscapes csCreatePanopticImgs"
@@ -27,11 +25,7 @@ def _photo_name(annotation: dict[str, Any], stem: str) -> str:
 
 
 def register_cityscapes(root: str) -> None:
-    """Registers `cityscapes_panoptic_{train,val}`; reads no file.
-
-    Args:
-        root: DETECTRON2_DATASETS, the folder that holds cityscapes/.
-    """
+    """Registers `cityscapes_panoptic_{train,val}` below DETECTRON2_DATASETS; reads no file."""
     folder = os.path.join(root, "cityscapes")
     for split in ("train", "val"):
         name = f"cityscapes_panoptic_{split}"

@@ -13,15 +13,6 @@ from scipy.ndimage import find_objects
 
 from ..annotations import read_photo, split_bytes
 
-__all__ = [
-    "check_size",
-    "common_stems",
-    "map_in_order",
-    "segment_entries",
-    "write_ids",
-    "write_json",
-]
-
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 T = TypeVar("T")
 
@@ -29,17 +20,11 @@ T = TypeVar("T")
 def common_stems(
     folders: Mapping[str | Path, tuple[str, ...]], hint: str
 ) -> dict[str, tuple[Path, ...]]:
-    """The files of several folders that belong together by their names without suffix.
-
-    Args:
-        folders: each with the suffixes (lower case, with dot) of its files.
-        hint: what the user can do, for the messages.
+    """The files of several folders (each with its suffixes, lower case) that belong together.
 
     Returns:
-        By stem, sorted: a file of each folder, in their order.
-
-    Raises:
-        FileNotFoundError: if a folder is missing or empty, or a file has no partner.
+        By name without suffix, sorted: a file of each folder, in their order. FileNotFoundError,
+        which ends in `hint`, if a folder is missing or empty, or a file has no partner.
     """
     found: dict[Path, dict[str, Path]] = {}
     for folder, suffixes in folders.items():
@@ -72,15 +57,11 @@ def check_size(values: np.ndarray, path: Path, photo: Path) -> None:
 
 
 def segment_entries(ids: np.ndarray, categories: Mapping[int, int]) -> list[dict[str, Any]]:
-    """COCO's segments_info of an id map.
+    """COCO's segments_info of an id map: `id`, `category_id`, `area`, `bbox`, `iscrowd` (0).
 
     Args:
         ids: integers HxW, 0 is void.
         categories: the category of every id that may occur, in the order of the result.
-
-    Returns:
-        For each id that has pixels: `id`, `category_id`, `area` (pixels), `bbox` (x, y, width,
-        height), `iscrowd` 0.
     """
     found, index, areas = np.unique(ids, return_inverse=True, return_counts=True)
     boxes = find_objects(index.reshape(ids.shape) + 1)

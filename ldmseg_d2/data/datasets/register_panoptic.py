@@ -14,13 +14,6 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-__all__ = [
-    "load_panoptic_json",
-    "panoptic_metadata",
-    "register_loader",
-    "register_panoptic_dataset",
-]
-
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
 
@@ -34,15 +27,8 @@ def panoptic_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:
     evaluator inverts it for all of them (Mask2Former does the same for ADE20K).
 
     Args:
-        categories: COCO style, `{"id": int, "name": str, "isthing": 0 or 1, "color": [r, g, b]}`,
-            colours in 0..255. The ids are the data set's own; they need not be contiguous.
-
-    Returns:
-        Keys `thing_classes`, `stuff_classes`, `thing_colors`, `stuff_colors`,
-        `thing_dataset_id_to_contiguous_id`, `stuff_dataset_id_to_contiguous_id`.
-
-    Raises:
-        ValueError: if `categories` is empty or two categories share an id.
+        categories: COCO style, `{"id": int, "name": str, "isthing": 0 or 1, "color": [r, g, b]}`;
+            the ids are the data set's own, unique (ValueError), not necessarily contiguous.
     """
     ids = [int(c["id"]) for c in categories]
     if not ids or len(set(ids)) != len(ids):
@@ -79,19 +65,18 @@ def load_panoptic_json(
         image_root, panoptic_root: folders of the photos and of the id PNGs (R + 256 G + 65536 B).
         metadata: the two id maps of `panoptic_metadata`.
         sem_seg_root, depth_root: folders of PNGs with the id PNGs' names, or None.
-        photo_name: from the JSON's annotation and the id PNG's stem to the photo's path below
-            `image_root`; None: the `file_name` of the JSON's `images` entry.
+        photo_name: from the JSON's annotation to the photo's path below `image_root`; None: the
+            `file_name` of the JSON's `images` entry.
         how_to_make: the command that makes the data set, quoted where the JSON is missing.
 
     Returns:
-        One dict an annotation: `file_name`, `image_id` (as in the JSON), `height`, `width`
-        (pixels), `pan_seg_file_name`, `segments_info` (the JSON's, with `category_id` contiguous
-        and `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where a folder is given.
+        One dict an annotation: `file_name`, `image_id` (as in the JSON), `height`, `width`,
+        `pan_seg_file_name`, `segments_info` (the JSON's, with `category_id` contiguous and
+        `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where a folder is given.
 
     Raises:
         FileNotFoundError: if the JSON, or a PNG of its first picture, does not exist.
-        ValueError: if an annotation names an image that is not listed, a segment a category that
-            is unknown, or if there are no annotations.
+        ValueError: if the JSON refers to an image or a category that is unknown, or holds nothing.
     """
     if not PathManager.isfile(panoptic_json):
         raise FileNotFoundError(f"{panoptic_json} does not exist. To make it: {how_to_make}")
@@ -168,15 +153,9 @@ def register_panoptic_dataset(
     """Registers `name` in DatasetCatalog and MetadataCatalog; reads no file until it is used.
 
     Args:
-        name: the name for `cfg.DATASETS`, e.g. "scenes_train"; must not be registered yet.
-        categories: see `panoptic_metadata`.
-        image_root, panoptic_root, panoptic_json, sem_seg_root, depth_root, photo_name,
-            how_to_make: see `load_panoptic_json`.
+        categories: see `panoptic_metadata`; further arguments are those of `load_panoptic_json`.
         evaluator_type: what `build_evaluator` dispatches on, e.g. "scenes_panoptic".
         depth_scale: depth PNG value per metre (KITTI: 256); set only with `depth_root`.
-
-    Raises:
-        AssertionError: from Detectron2, if `name` is registered already.
     """
     # A key is left out, not set to None, where there is no such folder: Detectron2 asks `hasattr`.
     folders = {"image_root": image_root, "panoptic_root": panoptic_root}

@@ -23,8 +23,6 @@ from .scenes_layout import sample_layout
 from .scenes_render import STUFF, min_area, render
 from .scenes_shapes import Draws
 
-__all__ = ["SCENES_CATEGORIES", "Scene", "generate_scene", "register_scenes", "write_scenes"]
-
 logger = logging.getLogger(__name__)
 
 # Raise it with any change to a picture or a label: files of another version are not reused.
@@ -72,17 +70,10 @@ class Scene:
 
 
 def generate_scene(*, seed: int, index: int, size: int = 64) -> Scene:
-    """Draws scene number `index` of the stream `seed`; the same bytes on every machine.
+    """Draws scene number `index` of the stream `seed`: the same bytes on every machine.
 
-    The layout depends on (seed, index) alone; at another size, only objects at the edge of the
-    least visible area come or go.
-
-    Args:
-        seed, index: 0 or more.
-        size: side of the square picture in pixels, 64 or more.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    The layout depends on (seed, index) alone; at another size (64 or more), only objects at the
+    edge of the least visible area come or go.
     """
     _check_arguments(seed, index, size)
     draws = Draws([seed, index])
@@ -150,7 +141,7 @@ def write_scenes(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes a split in COCO panoptic format.
+    """Writes a split in COCO panoptic format; returns the path of the JSON.
 
     Under `root`, files 000000000000.png and so on in `<split>/` (photos), `panoptic_<split>/`
     (ids, R + 256 G + 65536 B), `semantic_<split>/` (uint8, 255 ignored), `depth_<split>/` (uint16,
@@ -158,19 +149,12 @@ def write_scenes(
 
     Args:
         root: folder of the data set, e.g. `$DETECTRON2_DATASETS/scenes`; made where missing.
-        split: "train" or "val".
-        num_images: 1 or more.
-        size, seed: see `generate_scene`; the splits differ under one seed.
+        split: "train" or "val"; they differ under one seed.
+        num_images, size, seed: see `generate_scene`.
         num_workers: processes; the files do not depend on it.
-        overwrite: replace a split that was made with other arguments.
+        overwrite: replace a split that was made with other arguments (else FileExistsError); one
+            with the same arguments is left as it is.
         progress: called with (pictures done, num_images).
-
-    Returns:
-        The path of the JSON. A split that is there with the same arguments is left as it is.
-
-    Raises:
-        FileExistsError: if the split is there with other arguments, and not `overwrite`.
-        ValueError: if an argument is out of range.
     """
     root = Path(root)
     if num_images < 1 or num_workers < 1:
@@ -242,12 +226,9 @@ def _write_scene(root: Path, split: str, stream: int, size: int, index: int) -> 
 
 
 def register_scenes(root: str, *, name: str = "scenes", size: int = MIN_SIZE) -> None:
-    """Registers `<name>_train` and `<name>_val`; reads no file until a data set is asked for.
+    """Registers `<name>_train` and `<name>_val` below `root`; reads no file.
 
-    Args:
-        root: the folder that holds the data sets, e.g. `$DETECTRON2_DATASETS`.
-        name: the folder under `root` and the names' first part.
-        size: side in pixels that the command in the error for missing files asks for.
+    `size` is that of the command in the error for missing files.
     """
     folder = os.path.join(root, name)
     for split in SPLITS:
