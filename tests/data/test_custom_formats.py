@@ -13,12 +13,12 @@ from PIL import Image
 
 from ldmseg_d2.data import build_train_loader, load_dataset_dicts, register_all
 from ldmseg_d2.data.custom import register_custom, register_custom_folders
-from ldmseg_d2.data.custom.check import Limits, check_picture, resize_nearest, same_aspect
-from ldmseg_d2.data.custom.classes import Classes, read_classes
-from ldmseg_d2.data.custom.pictures import FileIndex
+from ldmseg_d2.data.custom.class_list import Classes, read_classes
+from ldmseg_d2.data.custom.data_checks import check_picture, resize_nearest, same_aspect
 from ldmseg_d2.data.custom.prepare import is_validation
 from ldmseg_d2.data.custom.problems import InputError
 from ldmseg_d2.data.custom.read_masks import read_id_masks
+from ldmseg_d2.data.custom.sources import FileIndex, Job
 from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
 
 from . import custom_exports as exports
@@ -143,8 +143,9 @@ def test_id_masks_round_trip(tmp_path_factory, ids, colour):
     ids = ids if colour else ids % 65536
     photos = FileIndex(exports.write_photos(root / "photos", ["a.png"], size=(7, 9)))
     write_png(root / "masks" / "a.png", id2rgb(ids) if colour else ids.astype(np.uint16))
-    (picture,) = read_id_masks(root / "masks", photos).pictures
-    checked = check_picture(picture, Classes(None), Limits(min_area=1), depth=False)
+    job = Job("id-masks", root / "masks", min_area=1)
+    (picture,) = read_id_masks(root / "masks", photos, job, None).pictures
+    checked = check_picture(picture, Classes(None), job, depth=False)
     assert not [p for p in checked.problems if p.code != "empty"]
     assert same_partition(checked.ids, ids) and ((checked.ids == 0) == (ids == 0)).all()
     for segment in checked.segments:

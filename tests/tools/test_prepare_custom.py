@@ -14,8 +14,8 @@ from detectron2.data import MetadataCatalog
 
 from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.data.custom import problems, register_custom
+from ldmseg_d2.data.custom.data_writer import Writer
 from ldmseg_d2.data.custom.prepare import READERS
-from ldmseg_d2.data.custom.write import Writer
 
 
 def panoptic(root, count=4):

@@ -108,14 +108,6 @@ def test_loaders_take_it_from_the_config(millimetres):
     assert dataset_dicts_with_depth(cfg, ["tiny"]) == load_dataset_dicts(["tiny"])
 
 
-def test_relative_folders_are_below_the_data_sets(millimetres, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(millimetres.parent))
-    cfg = tiny_config()
-    cfg.INPUT.LDMSEG.DEPTH_ROOTS = [["tiny", "other_depth", 1000]]
-    found = dataset_dicts_with_depth(cfg, "tiny")[1]["depth_file_name"]
-    assert found == str(millimetres / "001.png")
-
-
 @pytest.mark.parametrize(
     "entries, words",
     [
