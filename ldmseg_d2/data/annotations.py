@@ -55,7 +55,7 @@ def read_photo(source: Source, image_format: str = "RGB") -> np.ndarray:
     """
     with _opened(source, "photo") as image:
         image = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(image, image_format)
+        return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
 
 
 def read_mask(

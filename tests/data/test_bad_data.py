@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from ldmseg_d2.data import (
     build_test_loader,
@@ -14,7 +14,6 @@ from ldmseg_d2.data import (
 )
 
 from .helpers import IDS, id2rgb, tiny_config, tiny_ids, write_png
-from .test_dataset_mapper import plain_mapper
 
 
 def first_record(workers=0):
@@ -81,18 +80,6 @@ def test_sizes_differ(tiny, folder):
     expect(ValueError, tiny / folder / "002.png", "31x24", "32x24")
 
 
-def test_photo_differs_from_json(tiny):
-    write_png(tiny / "photos" / "002.png", np.zeros((20, 32, 3), np.uint8))
-    expect(ValueError, tiny / "photos" / "002.png", "(32, 20)", "(32, 24)")
-
-
-def test_depth_without_scale(tiny):
-    dataset_dict = dict(load_dataset_dicts(["tiny"])[0])
-    assert dataset_dict.pop("depth_scale") == 256.0
-    with pytest.raises(ValueError, match="depth_scale"):
-        plain_mapper()(dataset_dict)
-
-
 def test_unknown_data_set_names_near_matches():
     with pytest.raises(ValueError, match="'scene_train' is not registered.*'scenes_train'"):
         build_train_loader(tiny_config(train="scene_train"))
@@ -130,10 +117,3 @@ def test_detectron2s_own_loaders_are_explained(monkeypatch, catalogs, error):
         load_dataset_dicts(["coco_2017_val_panoptic"])
     for word in (str(error), "coco_2017_val_panoptic", "./datasets", "cocodataset.org"):
         assert word in str(info.value)
-
-
-def test_classes_that_differ(tiny):
-    DatasetCatalog.register("tiny_other", lambda: [])
-    MetadataCatalog.get("tiny_other").set(stuff_classes=["ground"])
-    with pytest.raises(ValueError, match="same classes.*tiny_other: 1 classes"):
-        load_dataset_dicts(["tiny", "tiny_other"])

@@ -132,10 +132,6 @@ def break_photo_missing(source):
     (source / "train" / "a_1.png").unlink()
 
 
-def break_label_missing(source):
-    (source / "valannot" / "a_0.png").unlink()
-
-
 def break_label_value(source):
     write_png(source / "valannot" / "a_0.png", np.full((12, 16), 12, np.uint8))
 
@@ -144,19 +140,13 @@ def break_size(source):
     write_png(source / "valannot" / "a_0.png", np.zeros((12, 15), np.uint8))
 
 
-def break_colour_label(source):
-    write_png(source / "valannot" / "a_0.png", np.zeros((12, 16, 3), np.uint8))
-
-
 @pytest.mark.parametrize(
     "damage, words",
     [
         (break_missing_folder, ["valannot", "does not exist", "--input"]),
         (break_photo_missing, ["trainannot", "a_1.png", "no partner"]),
-        (break_label_missing, ["a_0.png", "no partner", "valannot"]),
         (break_label_value, ["valannot", "a_0.png", "label 12"]),
         (break_size, ["a_0.png", "15x12", "16x12"]),
-        (break_colour_label, ["a_0.png", "one channel"]),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_json(tmp_path, capsys, damage, words):
@@ -167,7 +157,7 @@ def test_bad_input_is_named_and_leaves_no_json(tmp_path, capsys, damage, words):
     message = capsys.readouterr().err
     for word in words:
         assert word in message
-    if damage in (break_label_value, break_size, break_colour_label):
+    if damage in (break_label_value, break_size):
         assert not (root / "camvid" / "panoptic_val.json").exists()
 
 

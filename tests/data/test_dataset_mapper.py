@@ -153,25 +153,6 @@ def test_padding_augmentations_pad_with_void(tiny):
         assert (record[key][24:] == void).all() and (record[key][:, 32:] == void).all()
 
 
-def test_semantic_maps_without_segments(tiny, tmp_path):
-    classes = np.full((24, 32), 255, np.uint8)
-    classes[3:9] = 2
-    write_png(tmp_path / "sem.png", classes)
-    dataset_dict = {
-        "file_name": str(tiny / "photos" / "000.png"),
-        "sem_seg_file_name": str(tmp_path / "sem.png"),
-    }
-    record = plain_mapper()(dataset_dict)
-    assert record["sem_seg"].dtype == torch.int64 and "segment_ids" not in record
-    assert np.array_equal(record["sem_seg"].numpy(), classes)
-
-
-def test_bgr_photos(tiny):
-    dataset_dict = load_dataset_dicts(["tiny"])[0]
-    rgb = plain_mapper()(dataset_dict)["image"]
-    assert torch.equal(plain_mapper(image_format="BGR")(dataset_dict)["image"].flip(0), rgb)
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

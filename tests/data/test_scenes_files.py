@@ -113,16 +113,6 @@ def test_detectron2_evaluator_takes_contiguous_ids_back(registered, tmp_path):
     assert evaluator.evaluate()["panoptic_seg"]["PQ"] == pytest.approx(100.0)
 
 
-def test_metadata_is_one_contiguous_space(registered):
-    meta = MetadataCatalog.get(f"{registered}_train")
-    names = [c["name"] for c in SCENES_CATEGORIES]
-    assert meta.thing_classes == meta.stuff_classes == names
-    assert meta.thing_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 7)}
-    assert meta.stuff_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 12)}
-    assert (meta.ignore_label, meta.label_divisor, meta.depth_scale) == (255, 1000, 256.0)
-    assert meta.evaluator_type == "scenes_panoptic"
-
-
 def test_loader_errors_say_how_to_mend(tmp_path):
     arguments = {
         "image_root": "", "panoptic_root": str(tmp_path), "how_to_make": "make me",
