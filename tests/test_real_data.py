@@ -55,7 +55,7 @@ def test_camvid(shared, tmp_path):
                 (source / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copy(found, source / folder)
     root = tmp_path / "datasets"
-    run("tools/prepare_camvid.py", "--input", str(source), "--root", str(root), root=root)
+    run("tools/prepare_dataset.py", "camvid", "--input", str(source), "--root", str(root), root=root)
     configs = ("camvid/autoencoder_8x_camvid.yaml", "camvid/quick/ldmseg_camvid.yaml")
     train_both_stages(configs, [], root, tmp_path / "output")
     train_after_the_image_encoder(root, tmp_path / "output")

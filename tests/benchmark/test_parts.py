@@ -128,7 +128,7 @@ def test_what_cannot_be_compared(arguments, message):
 def test_missing_data_is_named_with_its_remedy(tmp_path, catalogs):
     register_all(str(tmp_path), overwrite=True)
     settings = Settings(output=tmp_path, budget=Budget(iterations=1))
-    with pytest.raises(FileNotFoundError, match="prepare_scenes.py"):
+    with pytest.raises(FileNotFoundError, match="prepare_dataset.py scenes"):
         Session(read_contenders([SINGLE]), settings)
 
 

@@ -1,15 +1,15 @@
 """The classes of a custom data set: from a file of the user's, or from the export."""
 
-import colorsys
 import json
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils.colormap import colormap
+
 from .problems import InputError
 
 SEGMENT = {"id": 1, "name": "segment", "isthing": 1}
-GOLDEN_RATIO = 0.618034
 
 
 class Classes:
@@ -65,7 +65,7 @@ class Classes:
 
 
 def _color(color: Any, index: int) -> list[int]:
-    """[r, g, b] in 0..255, from a list or "#rrggbb"; else hues that lie far apart."""
+    """[r, g, b] in 0..255, from a list or "#rrggbb"; else the next of Detectron2's."""
     if isinstance(color, str) and len(color) == 7 and color.startswith("#"):
         try:
             return list(bytes.fromhex(color[1:]))
@@ -73,9 +73,8 @@ def _color(color: Any, index: int) -> list[int]:
             pass
     if isinstance(color, list) and len(color) == 3 and all(isinstance(v, int) for v in color):
         return [min(max(v, 0), 255) for v in color]
-    # Steps of the golden ratio: the next hue always falls into the largest gap.
-    rgb = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, 0.85 - 0.35 * (index // 8 % 2), 0.9)
-    return [round(255 * v) for v in rgb]
+    colors = colormap(rgb=True)
+    return [int(v) for v in colors[index % len(colors)]]
 
 
 def read_classes(path: str | Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..datasets.register_panoptic import register_panoptic_dataset
+from ..datasets.register_panoptic import register_panoptic_dataset, split_folders
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +67,7 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
         register_panoptic_dataset(
             registered,
             categories=content["categories"],
-            image_root=str(root / split),
-            panoptic_root=str(root / f"panoptic_{split}"),
-            panoptic_json=str(root / f"panoptic_{split}.json"),
-            sem_seg_root=str(root / f"semantic_{split}") if content["semantic"] else None,
-            depth_root=None if scale is None else str(root / f"depth_{split}"),
+            **split_folders(root, split, semantic=content["semantic"], depth=scale is not None),
             depth_scale=float(scale or 256.0),
             evaluator_type="class_agnostic_panoptic" if agnostic else "coco_panoptic_seg",
             how_to_make=HOW_TO_MAKE,

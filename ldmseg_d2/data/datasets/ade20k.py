@@ -153,27 +153,17 @@ def convert_ade20k(
             if progress is not None:
                 progress(done, total)
         if not semantic_only:
-            _write_split(json_path, split, results)
+            images, annotations = zip(*results)
+            content = {"images": images, "annotations": annotations}
+            write_json(json_path, {**content, "categories": ADE20K_CATEGORIES})
         logger.info("ade20k %s: %d pictures", split, len(results))
     return {split: len(stems[split]) for split in splits}
 
 
-def _write_split(json_path: Path, split: str, results: list[tuple[dict, dict, int, int]]) -> None:
-    """Writes the JSON, and says how well the semantic maps agree with the instances."""
-    images, annotations, painted, agreeing = zip(*results)
-    if sum(painted):
-        # Both come from the same polygons: far below 1, the files do not belong together.
-        share = sum(agreeing) / sum(painted)
-        level = logging.WARNING if share < 0.8 else logging.INFO
-        logger.log(level, "ade20k %s: semantic maps agree on %.3f of instances", split, share)
-    content = {"images": images, "annotations": annotations, "categories": ADE20K_CATEGORIES}
-    write_json(json_path, content)
-
-
 def _convert_picture(
     folder: Path, split: str, semantic_only: bool, stem: str
-) -> tuple[dict[str, Any], dict[str, Any], int, int]:
-    """Writes a picture's PNGs; returns its entries of the JSON and counts of instance pixels."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes a picture's PNGs; returns its two entries of the JSON."""
     directory, name = SPLITS[split], f"{stem}.png"
     path = folder / "annotations" / directory / name
     photo = folder / "images" / directory / f"{stem}.jpg"
@@ -186,16 +176,14 @@ def _convert_picture(
     image = {"id": stem, "file_name": f"{stem}.jpg", "height": height, "width": width}
     annotation: dict[str, Any] = {"image_id": stem, "file_name": name}
     if semantic_only:
-        return image, annotation, 0, 0
+        return image, annotation
     path = folder / "annotations_instance" / directory / name
     channels = read_id_png(path)
     classes, numbers = channels & 255, channels >> 8 & 255
     _check(classes, path, photo, len(THING_LABELS), "R is the instance's class, 0..100")
     ids, annotation["segments_info"] = merge_annotations(labels, classes, numbers)
     write_ids(folder / f"ade20k_panoptic_{split}" / name, ids)
-    inside = classes > 0
-    agreeing = inside & (labels == _THING_LABEL[classes])
-    return image, annotation, int(inside.sum()), int(agreeing.sum())
+    return image, annotation
 
 
 def _check(values: np.ndarray, path: Path, photo: Path, largest: int, meaning: str) -> None:

@@ -24,7 +24,7 @@ from .panoptic_files import (
     write_ids,
     write_json,
 )
-from .register_panoptic import register_panoptic_dataset
+from .register_panoptic import register_panoptic_dataset, split_folders
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +59,11 @@ CAMVID_CATEGORIES: list[dict[str, Any]] = [
 
 def register_camvid(root: str) -> None:
     """Registers `camvid_panoptic_{train,val,test}` below DETECTRON2_DATASETS; reads no file."""
-    folder = os.path.join(root, "camvid")
     for split in SPLITS:
         register_panoptic_dataset(
             f"camvid_panoptic_{split}",
             categories=CAMVID_CATEGORIES,
-            image_root=os.path.join(folder, split),
-            panoptic_root=os.path.join(folder, f"panoptic_{split}"),
-            panoptic_json=os.path.join(folder, f"panoptic_{split}.json"),
-            sem_seg_root=os.path.join(folder, f"semantic_{split}"),
+            **split_folders(os.path.join(root, "camvid"), split),
             evaluator_type="coco_panoptic_seg",
             how_to_make=HOW_TO_MAKE,
         )

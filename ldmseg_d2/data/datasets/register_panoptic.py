@@ -136,6 +136,20 @@ def _contiguous_segments(segments: list[dict], metadata: dict[str, Any]) -> list
     ]
 
 
+def split_folders(
+    root: str | os.PathLike, split: str, *, semantic: bool = True, depth: bool = False
+) -> dict[str, str]:
+    """Where a split lies in the folders that this package writes, for the function below."""
+    folders = {
+        "image_root": split,
+        "panoptic_root": f"panoptic_{split}",
+        "panoptic_json": f"panoptic_{split}.json",
+        **({"sem_seg_root": f"semantic_{split}"} if semantic else {}),
+        **({"depth_root": f"depth_{split}"} if depth else {}),
+    }
+    return {key: os.path.join(root, name) for key, name in folders.items()}
+
+
 def register_panoptic_dataset(
     name: str,
     *,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..annotations import split_bytes
 from .panoptic_files import map_in_order, segment_entries, write_json
-from .register_panoptic import register_panoptic_dataset
+from .register_panoptic import register_panoptic_dataset, split_folders
 from .scenes_layout import sample_layout
 from .scenes_render import STUFF, min_area, render
 from .scenes_shapes import Draws
@@ -230,16 +230,11 @@ def register_scenes(root: str, *, name: str = "scenes", size: int = MIN_SIZE) ->
 
     `size` is that of the command in the error for missing files.
     """
-    folder = os.path.join(root, name)
     for split in SPLITS:
         register_panoptic_dataset(
             f"{name}_{split}",
             categories=SCENES_CATEGORIES,
-            image_root=os.path.join(folder, split),
-            panoptic_root=os.path.join(folder, f"panoptic_{split}"),
-            panoptic_json=os.path.join(folder, f"panoptic_{split}.json"),
-            sem_seg_root=os.path.join(folder, f"semantic_{split}"),
-            depth_root=os.path.join(folder, f"depth_{split}"),
+            **split_folders(os.path.join(root, name), split, depth=True),
             evaluator_type="scenes_panoptic",
             how_to_make="python tools/prepare_dataset.py scenes "
             f"--root {root} --name {name} --size {size}",
