@@ -21,14 +21,18 @@ class Report:
     def __init__(self, classes: Classes, job: Job, overlap_rule: str | None, num_photos: int):
         self.classes = classes
         self.fix, self.num_bits = job.fix, job.num_bits
-        self.overlap_rule = overlap_rule
         self.num_photos = num_photos
         self.problems: list[Problem] = []
         self.usable: Counter = Counter()
         self.written: dict[str, int] | None = None
         self._segments: list[int] = []
-        self._by_class: dict[int, Counter] = {c["id"]: Counter() for c in classes.categories}
-        self._overlap: Counter = Counter()
+        keys = ("segments", "pictures", "pixels")
+        self._classes = {
+            c["id"]: {"name": c["name"], "isthing": c["isthing"], **dict.fromkeys(keys, 0)}
+            for c in classes.categories
+        }
+        self._overlaps: dict[str, Any] = {"rule": overlap_rule, "pictures": 0, "pixels": 0}
+        self._merged = 0
 
     def add(self, checked: Checked, split: str) -> None:
         """Counts a picture."""
@@ -38,25 +42,28 @@ class Report:
         self.usable[split] += 1
         self._segments.append(checked.num_found)
         for number in {s["category_id"] for s in checked.segments}:
-            self._by_class[number]["pictures"] += 1
+            self._classes[number]["pictures"] += 1
         for segment in checked.segments:
-            self._by_class[segment["category_id"]]["segments"] += 1
-            self._by_class[segment["category_id"]]["pixels"] += segment["area"]
-        self._overlap["pictures"] += checked.overlap > 0
-        self._overlap["pixels"] += checked.overlap
-        self._overlap["merged"] += checked.merged
+            self._classes[segment["category_id"]]["segments"] += 1
+            self._classes[segment["category_id"]]["pixels"] += segment["area"]
+        self._overlaps["pictures"] += checked.overlap > 0
+        self._overlaps["pixels"] += checked.overlap
+        self._merged += checked.merged
 
     def close(self) -> None:
         """Adds what only shows at the end."""
         if not self.usable:
             self.problems.append(Problem("nothing_left", "-", "no picture can be used"))
         elif not self.classes.agnostic:
-            unused = [c["name"] for c in self.classes.categories if not self._by_class[c["id"]]]
-            for code, names, text in (
-                ("class_unused", unused, "it has no segment"),
-                ("thing_stuff_undecided", self.classes.undecided, "thing (countable) or stuff?"),
-            ):
-                self.problems += [Problem(code, name, text) for name in names]
+            for found in self._classes.values():
+                if not found["segments"]:
+                    self.problems.append(
+                        Problem("class_unused", found["name"], "no segment has it")
+                    )
+            self.problems += [
+                Problem("thing_stuff_undecided", name, "thing (countable) or stuff?")
+                for name in self.classes.undecided
+            ]
 
     @property
     def num_errors(self) -> int:
@@ -71,7 +78,6 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         counts, codes = self._segments or [0], Counter(p.code for p in self.problems)
-        keys = ("segments", "pictures", "pixels")
         return {
             "photos": self.num_photos,
             "photos_unannotated": codes["photo_unannotated"],
@@ -84,18 +90,10 @@ class Report:
                 "limit": 2**self.num_bits - 1,
                 "pictures_over_limit": codes["too_many_segments"],
             },
-            "classes": [
-                {k: c[k] for k in ("name", "isthing")}
-                | {k: self._by_class[c["id"]][k] for k in keys}
-                for c in self.classes.categories
-            ],
+            "classes": list(self._classes.values()),
             "class_agnostic": self.classes.agnostic,
-            "overlaps": {
-                "rule": self.overlap_rule,
-                "pictures": self._overlap["pictures"],
-                "pixels": self._overlap["pixels"],
-            },
-            "stuff_segments_merged": self._overlap["merged"],
+            "overlaps": self._overlaps,
+            "stuff_segments_merged": self._merged,
             "problems": [p.as_dict(self.fix) for p in self.problems],
             "errors": self.num_errors,
             "warnings": len(self.problems) - self.num_errors,
@@ -106,43 +104,33 @@ class Report:
     def text(self) -> str:
         """For people: the numbers, then the problems by kind."""
         found = self.as_dict()
-        segments, overlaps = found["segments"], found["overlaps"]
         usable = ", ".join(f"{n} {split}" for split, n in sorted(self.usable.items())) or "none"
         lines = [
             f"photos: {found['photos']} ({found['photos_unannotated']} without annotation); "
             f"pictures to use: {usable}",
-            f"segments a picture: min {segments['min']}, median {segments['median']:g}, "
-            f"max {segments['max']}; {segments['pictures_over_limit']} pictures have more than "
-            f"{segments['limit']} ({self.num_bits} bits)",
+            "segments a picture: min {min}, median {median:g}, max {max}; {pictures_over_limit} "
+            "pictures have more than {limit}".format(**found["segments"]),
             "classes: none (class-agnostic)" if self.classes.agnostic else "classes:",
         ]
-        lines += [
-            f"  {c['name']} ({'thing' if c['isthing'] else 'stuff'}): {c['segments']} segments "
-            f"in {c['pictures']} pictures"
-            for c in found["classes"]
-            if c["segments"] and not self.classes.agnostic
-        ]
-        if self.overlap_rule is not None:
+        for c in [] if self.classes.agnostic else found["classes"]:
+            kind = "thing" if c["isthing"] else "stuff"
             lines.append(
-                f"overlaps: {overlaps['pixels']} pixels in {overlaps['pictures']} pictures; "
-                f"rule: {self.overlap_rule}"
+                f"  {c['name']} ({kind}): {c['segments']} segments in {c['pictures']} pictures"
             )
-        if merged := found["stuff_segments_merged"]:
-            lines.append(f"stuff: {merged} segments became part of the one of their class")
-        lines += self._problem_lines()
+        if self._overlaps["rule"] is not None:
+            text = "overlaps: {pixels} pixels in {pictures} pictures; rule: {rule}"
+            lines.append(text.format(**self._overlaps))
+        if self._merged:
+            lines.append(f"stuff: {self._merged} segments became part of the one of their class")
+        for code, kind in CODES.items():
+            problems = [p for p in self.problems if p.code == code]
+            if not problems:
+                continue
+            change = problems[0].as_dict(self.fix)["change"]
+            lines.append(f"{kind.level}: {code} ({len(problems)})")
+            lines += [f"    {p.file}: {p.message}" for p in problems[:MAX_EXAMPLES]]
+            if len(problems) > MAX_EXAMPLES:
+                lines.append(f"    ... and {len(problems) - MAX_EXAMPLES} more (see --report)")
+            lines.append(f"  to mend it: {kind.mend}" + (f". Done: {change}" if change else ""))
         lines.append(f"{found['errors']} errors, {found['warnings']} warnings")
         return "\n".join(lines)
-
-    def _problem_lines(self) -> list[str]:
-        lines = []
-        for code, kind in CODES.items():
-            found = [p for p in self.problems if p.code == code]
-            if not found:
-                continue
-            change = found[0].as_dict(self.fix)["change"]
-            lines.append(f"{kind.level}: {code} ({len(found)})")
-            lines += [f"    {p.file}: {p.message}" for p in found[:MAX_EXAMPLES]]
-            if len(found) > MAX_EXAMPLES:
-                lines.append(f"    ... and {len(found) - MAX_EXAMPLES} more (--report lists all)")
-            lines.append(f"  to mend it: {kind.mend}" + (f". Done: {change}" if change else ""))
-        return lines
