@@ -9,11 +9,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetFromList,
-    build_batch_data_loader,
-    build_detection_test_loader,
-)
+from detectron2.data import DatasetFromList, build_batch_data_loader, build_detection_test_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 

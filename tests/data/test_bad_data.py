@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from ldmseg_d2.data import (
-    build_test_loader,
-    build_train_loader,
-    load_dataset_dicts,
-    register_all,
-)
+from ldmseg_d2.data import build_test_loader, build_train_loader, load_dataset_dicts, register_all
 
 from .helpers import IDS, id2rgb, tiny_config, tiny_ids, write_png
 

@@ -101,14 +101,14 @@ def _read(job: Job, given: list[dict[str, Any]] | None) -> tuple[list[Source], i
         for picture in source.pictures:
             picture.split = picture.split or split
         sources.append(source)
-    if len(sources) == 2 and len(indexes) == 1:
-        # Both in one folder: without annotation are the photos that neither is of.
-        alone = [{p for p in s.problems if p.code == "photo_unannotated"} for s in sources]
-        for source in sources:
-            source.problems = [p for p in source.problems if p.code != "photo_unannotated"]
-        sources[0].problems += sorted(alone[0] & alone[1], key=lambda p: p.file)
+    told = {p.file for s in sources for p in s.problems if p.code == "photo_unannotated"}
+    used = {p.photo for s in sources for p in s.pictures}
+    for name, path in (item for index in indexes.values() for item in index.files.items()):
+        if path not in used and name not in told:
+            problem = Problem("photo_unannotated", name, "there is no annotation of it")
+            sources[0].problems.append(problem)
     if job.photos is None:
-        return sources, len({p.photo for s in sources for p in s.pictures} - {None})
+        return sources, len(used - {None})
     return sources, sum(len(index.files) for index in indexes.values())
 
 

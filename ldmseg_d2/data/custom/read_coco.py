@@ -13,7 +13,7 @@ from .problems import InputError, Problem
 from .registration import SPLITS, read_dataset_file
 from .run_lengths import decode_coco
 from .shapes import OVERLAP_RULES, Shape, box_corners, painter, polygon_mask
-from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, is_unsafe, unannotated
+from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, is_unsafe
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -115,7 +115,6 @@ def read_coco(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Sou
             problems.append(Problem("box_as_segment", name, f"{boxes[key]} segments are boxes"))
         load = painter(shapes[key], name, job.overlap)
         pictures.append(Picture(name, photo, name, load, size))
-    problems += unannotated(photos, pictures)
     things = [{"isthing": 1, **c} for c in content["categories"]]
     return Source(pictures, things, problems, OVERLAP_RULES[job.overlap])
 
@@ -140,7 +139,6 @@ def read_coco_panoptic(annotations: Path, photos: FileIndex, job: Job, given: An
             path = pngs.find(mask) or pngs.root / mask
             load = partial(_load_ids, path, annotation.get("segments_info"), names)
             pictures.append(Picture(name, photo, mask, load, size))
-    problems += unannotated(photos, pictures)
     return Source(pictures, content["categories"], problems)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from .problems import InputError, Problem
 from .run_lengths import decode_cvat
 from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
-from .sources import FileIndex, Job, Picture, Source, is_unsafe, unannotated
+from .sources import FileIndex, Job, Picture, Source, is_unsafe
 
 MAX_XML_BYTES = 2**30
 DRAWN = ("polygon", "mask", "box", "ellipse")
@@ -87,7 +87,6 @@ def read_cvat(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Sou
     }
     names = sorted((used | colors.keys()) - {""})
     categories = [{"name": name, "color": colors.get(name)} for name in names or ["segment"]]
-    problems += unannotated(photos, pictures)
     return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
 
 

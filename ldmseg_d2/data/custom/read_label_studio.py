@@ -16,7 +16,7 @@ from .class_list import load_json
 from .problems import InputError, Problem
 from .run_lengths import decode_label_studio
 from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
-from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source, unannotated
+from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -54,8 +54,6 @@ def read_label_studio(annotations: Path, photos: FileIndex, job: Job, given: Any
         shapes, size = _shapes(regions, file, problems)
         labels.update(s.category for s in shapes if s.category is not None)
         pictures.append(Picture(name, photo, where, painter(shapes, file, job.overlap), size))
-    told = {p.file for p in problems if p.code == "photo_unannotated"}
-    problems += [p for p in unannotated(photos, pictures) if p.file not in told]
     categories = [{"name": label} for label in sorted(labels)] or [{"name": "segment"}]
     return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
 

@@ -13,7 +13,7 @@ from ..annotations import read_mask
 from .class_list import Classes, load_json
 from .problems import Problem
 from .shapes import OVERLAP_RULES, Shape, painter
-from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, size_text, unannotated
+from .sources import Annotation, FileIndex, Job, Picture, Segment, Source, size_text
 
 CLASS_SOURCES = ("none", "sidecar", "divisor")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -65,7 +65,7 @@ def _read_folder(
             except (ValueError, OSError):
                 continue  # reported when the picture is checked
         categories = _named(keys - {None})
-    return Source(pictures, categories, problems + unannotated(photos, pictures))
+    return Source(pictures, categories, problems)
 
 
 def _named(keys: set) -> list[dict[str, Any]]:
@@ -156,7 +156,6 @@ def read_binary_masks(annotations: Path, photos: FileIndex, job: Job, given: Giv
         size = _size_of(files[0][1])
         pictures.append(Picture(name, photo, f"{stem}, {len(files)} masks", load, size))
     categories = None if job.class_from == "none" else (given or _named(names))
-    problems += unannotated(photos, pictures)
     return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
 
 

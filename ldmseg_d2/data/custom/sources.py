@@ -152,13 +152,3 @@ class FileIndex:
         for name, path in self.files.items():
             found.setdefault(str(PurePosixPath(name).with_suffix("")), []).append(path)
         return found
-
-
-def unannotated(photos: FileIndex, pictures: list[Picture]) -> list[Problem]:
-    """A problem for each photo that no picture is of."""
-    used = {picture.photo for picture in pictures}
-    return [
-        Problem("photo_unannotated", name, "there is no annotation of it")
-        for name, path in photos.files.items()
-        if path not in used
-    ]

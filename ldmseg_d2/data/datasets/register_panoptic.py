@@ -154,27 +154,21 @@ def register_panoptic_dataset(
     name: str,
     *,
     categories: list[dict[str, Any]],
-    image_root: str,
-    panoptic_root: str,
     panoptic_json: str,
-    sem_seg_root: str | None = None,
-    depth_root: str | None = None,
-    photo_name: Callable[[dict[str, Any], str], str] | None = None,
     evaluator_type: str,
-    how_to_make: str,
     depth_scale: float = 256.0,
+    how_to_make: str,
+    photo_name: Callable[[dict[str, Any], str], str] | None = None,
+    **folders: str,
 ) -> None:
     """Registers `name` in DatasetCatalog and MetadataCatalog; reads no file until it is used.
 
     Args:
-        categories: see `panoptic_metadata`; further arguments are those of `load_panoptic_json`.
+        categories: see `panoptic_metadata`.
+        panoptic_json, how_to_make, photo_name, folders: see `load_panoptic_json`.
         evaluator_type: what `build_evaluator` dispatches on, e.g. "scenes_panoptic".
         depth_scale: depth PNG value per metre (KITTI: 256); set only with `depth_root`.
     """
-    # A key is left out, not set to None, where there is no such folder: Detectron2 asks `hasattr`.
-    folders = {"image_root": image_root, "panoptic_root": panoptic_root}
-    folders |= {} if sem_seg_root is None else {"sem_seg_root": sem_seg_root}
-    folders |= {} if depth_root is None else {"depth_root": depth_root}
     load = partial(
         load_panoptic_json,
         panoptic_json,
@@ -183,15 +177,15 @@ def register_panoptic_dataset(
         how_to_make=how_to_make,
         **folders,
     )
-    scale = {} if depth_root is None else {"depth_scale": depth_scale}
+    # Left out, not None, where there is no depth: Detectron2 asks `hasattr`.
+    extra = {**folders, **({"depth_scale": depth_scale} if "depth_root" in folders else {})}
     register_loader(
         name,
         load,
         categories=categories,
         panoptic_json=panoptic_json,
         evaluator_type=evaluator_type,
-        **folders,
-        **scale,
+        **extra,
     )
 
 
