@@ -96,7 +96,7 @@ for split in "${splits[@]}"; do
     [[ -f $DETECTRON2_DATASETS/scenes/panoptic_$split.json ]] || missing=1
 done
 if [[ -n $missing ]]; then
-    "$PYTHON" tools/prepare_scenes.py --root "$DETECTRON2_DATASETS" "${counts[@]}"
+    "$PYTHON" tools/prepare_dataset.py scenes --root "$DETECTRON2_DATASETS" "${counts[@]}"
 else
     echo "They are there."
 fi

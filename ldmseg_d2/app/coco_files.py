@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.panoptic_annotations import index_segments, split_bytes
+from ..data.annotations import index_segments, split_bytes
 from .safe_image import (
     Limits,
     UploadError,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..data.panoptic_annotations import join_bytes
+from ..data.annotations import join_bytes
 
 # Much used decoders only: no vector formats, no layered documents, no video containers.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ldmseg_d2.data import build_dataset_mapper
-from ldmseg_d2.data.panoptic_annotations import read_id_png, read_photo
+from ldmseg_d2.data.annotations import read_id_png, read_photo
 from ldmseg_d2.evaluation import WITHOUT_SEGMENTS, predicts_classes
 from ldmseg_d2.evaluation.depth import load_depth
 from ldmseg_d2.evaluation.semantic import has_semantic_truth, load_semantic_truth

@@ -21,7 +21,7 @@ from detectron2.utils.events import (
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ldmseg_d2.data.build import build_test_loader, build_train_loader
+from ldmseg_d2.data.loaders import build_test_loader, build_train_loader
 from ldmseg_d2.evaluation import build_evaluator
 
 from .checkpointer import LDMSegCheckpointer
@@ -226,12 +226,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0):
-        """See :func:`ldmseg_d2.data.build.build_train_loader`."""
+        """See :func:`ldmseg_d2.data.loaders.build_train_loader`."""
         return build_train_loader(cfg, start_iter=start_iter)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        """See :func:`ldmseg_d2.data.build.build_test_loader`."""
+        """See :func:`ldmseg_d2.data.loaders.build_test_loader`."""
         return build_test_loader(cfg, dataset_name)
 
     @classmethod

@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
 from tabulate import tabulate
 
-from ..data.panoptic_annotations import read_id_png
+from ..data.annotations import read_id_png
 from .gather import gather_by_image
 from .panoptic_quality import average_quality, compute_stat, decode_id_map, encode_id_map
 

@@ -14,7 +14,7 @@ from PIL import Image
 from tabulate import tabulate
 
 from ..data import load_dataset_dicts
-from ..data.panoptic_annotations import read_gray_png
+from ..data.annotations import read_gray_png
 from .gather import gather_by_image
 
 logger = logging.getLogger(__name__)

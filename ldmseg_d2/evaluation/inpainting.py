@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..data.panoptic_annotations import read_photo
+from ..data.annotations import read_photo
 from ..inpainting.patterns import known_mask
 from .class_agnostic import SEGMENT, load_ground_truth, matched_ious
 from .inpainting_baselines import nearest_fill, random_walker_fill

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
-from ..data.panoptic_annotations import read_id_png
+from ..data.annotations import read_id_png
 from .gather import gather_by_image
 
 logger = logging.getLogger(__name__)

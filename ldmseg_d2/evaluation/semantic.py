@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
-from ..data.panoptic_annotations import index_segments, read_gray_png, read_id_png
+from ..data.annotations import index_segments, read_gray_png, read_id_png
 from .gather import gather_by_image
 
 logger = logging.getLogger(__name__)

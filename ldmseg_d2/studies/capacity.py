@@ -15,7 +15,7 @@ from torch import nn
 
 from ldmseg_d2.data import build_test_loader
 from ldmseg_d2.data.datasets.mosaics import log_uniform_counts, register_mosaics, write_mosaics
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
 from ldmseg_d2.ids import assign_ids
 from ldmseg_d2.meta_arch.batching import image_generator, stack_segment_ids

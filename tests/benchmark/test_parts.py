@@ -14,8 +14,8 @@ from ldmseg_d2.benchmark import Budget, Session, Settings, budget, costs, read_c
 from ldmseg_d2.benchmark.quality import LimitsEvaluator
 from ldmseg_d2.benchmark.records import once
 from ldmseg_d2.data import register_all
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.data.datasets.scenes import write_scenes
-from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine.analysis import analyze
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
 from ldmseg_d2.studies.curve import read_curve
@@ -128,7 +128,7 @@ def test_what_cannot_be_compared(arguments, message):
 def test_missing_data_is_named_with_its_remedy(tmp_path, catalogs):
     register_all(str(tmp_path), overwrite=True)
     settings = Settings(output=tmp_path, budget=Budget(iterations=1))
-    with pytest.raises(FileNotFoundError, match="prepare_scenes.py"):
+    with pytest.raises(FileNotFoundError, match="prepare_dataset.py scenes"):
         Session(read_contenders([SINGLE]), settings)
 
 

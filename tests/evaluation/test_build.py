@@ -15,7 +15,7 @@ from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 from PIL import Image
 
 from ldmseg_d2.config import add_ldmseg_config
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import (
     EVALUATORS,
     ClassAgnosticPanopticEvaluator,

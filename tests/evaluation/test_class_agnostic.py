@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from panopticapi.evaluation import pq_compute
 
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
 from ldmseg_d2.evaluation.class_agnostic import matched_ious
 from ldmseg_d2.evaluation.panoptic_quality import decode_id_map, encode_id_map

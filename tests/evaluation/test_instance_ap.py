@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BitMasks, Instances
 
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import InstanceAPEvaluator
 
 from .conftest import CLASSES, THINGS, as_instances, run_evaluator

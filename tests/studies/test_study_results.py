@@ -10,8 +10,8 @@ from detectron2.modeling import build_model
 from tiny import AUTOENCODER, tiny_config
 
 from ldmseg_d2.data import build_test_loader, register_all
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.data.datasets.scenes import write_scenes
-from ldmseg_d2.data.panoptic_annotations import read_id_png
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.studies import capacity, mean_and_spread, runs, tasks, write_section
 from ldmseg_d2.studies.report import describe_conditions, picture_path

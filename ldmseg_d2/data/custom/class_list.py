@@ -1,16 +1,15 @@
 """The classes of a custom data set: from a file of the user's, or from the export."""
 
-import colorsys
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils.colormap import colormap
+
 from .problems import InputError
 
-__all__ = ["Classes", "load_json", "read_classes"]
-
 SEGMENT = {"id": 1, "name": "segment", "isthing": 1}
-GOLDEN_RATIO = 0.618034
 
 
 class Classes:
@@ -27,34 +26,26 @@ class Classes:
 
     def __init__(self, categories: list[dict[str, Any]] | None, stuff: tuple[str, ...] = ()):
         self.agnostic = categories is None
-        given = [dict(c) for c in (categories or [SEGMENT])]
-        free = iter(range(1, len(given) + 1_000_000))
+        given = categories or [SEGMENT]
         used = {int(c["id"]) for c in given if c.get("id") is not None}
+        free = (i for i in count(1) if i not in used)
         self.undecided = []
         self.categories: list[dict[str, Any]] = []
         for index, category in enumerate(given):
-            isthing = category.get("isthing")
+            isthing, number = category.get("isthing"), category.get("id")
             if stuff:
                 isthing = category["name"] not in stuff
             elif isthing is None:
                 self.undecided.append(category["name"])
                 isthing = True
-            number = category.get("id")
-            if number is None:
-                number = next(i for i in free if i not in used)
             self.categories.append(
                 {
-                    "id": int(number),
+                    "id": int(next(free) if number is None else number),
                     "name": str(category["name"]),
                     "isthing": int(bool(isthing)),
                     "color": _color(category.get("color"), index),
                 }
             )
-        self._check(stuff)
-        self._by_id = {c["id"]: c for c in self.categories}
-        self._by_name = {c["name"]: c for c in self.categories}
-
-    def _check(self, stuff: tuple[str, ...]) -> None:
         names = [c["name"] for c in self.categories]
         for what, values in (("names", names), ("ids", [c["id"] for c in self.categories])):
             twice = sorted({v for v in values if values.count(v) > 1}, key=str)
@@ -63,17 +54,18 @@ class Classes:
         missing = sorted(set(stuff) - set(names))
         if missing:
             raise InputError(f"--stuff names {missing}, but the classes are {names}")
+        self._by_id = {c["id"]: c for c in self.categories}
+        self._by_name = {c["name"]: c for c in self.categories}
 
     def find(self, key: str | int | None) -> dict[str, Any] | None:
         """The category of a name or an id; without classes always "segment"; else None."""
         if self.agnostic:
             return self.categories[0]
-        table = self._by_id if isinstance(key, int) else self._by_name
-        return table.get(key)
+        return (self._by_id if isinstance(key, int) else self._by_name).get(key)
 
 
 def _color(color: Any, index: int) -> list[int]:
-    """[r, g, b] in 0..255, from a list or "#rrggbb"; else hues that lie far apart."""
+    """[r, g, b] in 0..255, from a list or "#rrggbb"; else the next of Detectron2's."""
     if isinstance(color, str) and len(color) == 7 and color.startswith("#"):
         try:
             return list(bytes.fromhex(color[1:]))
@@ -81,25 +73,16 @@ def _color(color: Any, index: int) -> list[int]:
             pass
     if isinstance(color, list) and len(color) == 3 and all(isinstance(v, int) for v in color):
         return [min(max(v, 0), 255) for v in color]
-    # Steps of the golden ratio: the next hue always falls into the largest gap.
-    rgb = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, 0.85 - 0.35 * (index // 8 % 2), 0.9)
-    return [round(255 * v) for v in rgb]
+    colors = colormap(rgb=True)
+    return [int(v) for v in colors[index % len(colors)]]
 
 
 def read_classes(path: str | Path) -> list[dict[str, Any]]:
-    """Reads `--classes`.
+    """Reads `--classes`: categories, without `isthing` where the file does not say it.
 
-    Args:
-        path: a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or text
-            with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`;
-            lines that begin with # are comments.
-
-    Returns:
-        Categories; `isthing` is missing where the file does not say it.
-
-    Raises:
-        InputError: naming file and line.
-        FileNotFoundError: if there is no such file.
+    The file is a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or
+    text with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
+    that begin with # are comments. InputError names file and line.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -135,12 +118,7 @@ def read_classes(path: str | Path) -> list[dict[str, Any]]:
 
 
 def load_json(path: str | Path) -> Any:
-    """Reads JSON.
-
-    Raises:
-        InputError: naming file, line and column, if it is none.
-        FileNotFoundError: if there is no such file.
-    """
+    """Reads JSON; InputError, naming file, line and column, if it is none."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:

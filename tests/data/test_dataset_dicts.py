@@ -1,6 +1,6 @@
 """Depth from a folder beside a data set: which PNG is whose, and what the loaders make of it."""
 
-import shutil
+import json
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from ldmseg_d2.data import (
     dataset_dicts_with_depth,
     load_dataset_dicts,
 )
-from ldmseg_d2.data.dataset_dicts import _image_ids
+from ldmseg_d2.data.datasets.register_panoptic import register_panoptic_dataset
 
-from .helpers import tiny_config, write_png
+from .helpers import tiny_config, write_png, write_tiny
 
 
 def dicts(*photos):
@@ -108,14 +108,6 @@ def test_loaders_take_it_from_the_config(millimetres):
     assert dataset_dicts_with_depth(cfg, ["tiny"]) == load_dataset_dicts(["tiny"])
 
 
-def test_relative_folders_are_below_the_data_sets(millimetres, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(millimetres.parent))
-    cfg = tiny_config()
-    cfg.INPUT.LDMSEG.DEPTH_ROOTS = [["tiny", "other_depth", 1000]]
-    found = dataset_dicts_with_depth(cfg, "tiny")[1]["depth_file_name"]
-    assert found == str(millimetres / "001.png")
-
-
 @pytest.mark.parametrize(
     "entries, words",
     [
@@ -151,10 +143,55 @@ def test_resizing_invents_no_depth(tiny, size):
     assert any(torch.equal(record["depth"], p) for p in (plain, plain.flip(1)))
 
 
-def test_image_ids_do_not_depend_on_where_the_data_lie(tiny):
-    assert _image_ids(["/d/a/x.jpg", "/d/b/y.jpg"]) == ["x", "y"]
-    for root in ("/d", "/e/f"):
-        assert _image_ids([f"{root}/a/x.jpg", f"{root}/b/x.jpg"]) == ["a/x", "b/x"]
-    shutil.rmtree(tiny / "depth")
-    with pytest.raises(FileNotFoundError, match="depth/000.png does not exist.*write_tiny"):
-        load_dataset_dicts(["tiny"])
+@pytest.fixture
+def joined(tiny, tmp_path, catalogs):
+    """A config that trains on "tiny" and on a data set of one other class."""
+    root = write_tiny(tmp_path / "other", num_images=3)
+    content = json.loads((root / "panoptic.json").read_text())
+    for annotation in content["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["category_id"] = 1
+    (root / "panoptic.json").write_text(json.dumps(content))
+    register_panoptic_dataset(
+        "other",
+        categories=[{"id": 1, "name": "cell", "isthing": 1, "color": [1, 2, 3]}],
+        image_root=str(root / "photos"),
+        panoptic_root=str(root / "panoptic"),
+        panoptic_json=str(root / "panoptic.json"),
+        evaluator_type="coco_panoptic_seg",
+        how_to_make="",
+    )
+    cfg = tiny_config(batch=8)
+    cfg.DATASETS.TRAIN = ("tiny", "other")
+    cfg.MODEL.META_ARCHITECTURE = "LDMSeg"
+    return cfg
+
+
+@pytest.mark.parametrize("meta_arch", ["LDMSeg", "LDMSegAutoencoder"])
+def test_a_model_without_classes_joins_data_sets_of_different_classes(joined, meta_arch):
+    joined.MODEL.META_ARCHITECTURE = meta_arch
+    records = next(iter(build_train_loader(joined)))
+    photos = sorted(r["file_name"].split("/")[-3] for r in records)
+    assert photos == ["other"] * 3 + ["tiny"] * 5
+    for record in records:
+        assert {s["category_id"] for s in record["segments_info"]} == {0}
+        # What is a thing stays; crowds are void as ever.
+        stuff = [s for s in record["segments_info"] if not s["isthing"]]
+        assert len(record["segments_info"]) == 4
+        assert len(stuff) == ("/tiny/" in record["file_name"])
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("MODEL.LDMSEG.CLASSIFIER", "mask_pooling"),
+        ("MODEL.LDMSEG.TASKS", ["instance", "semantic"]),
+        ("MODEL.META_ARCHITECTURE", "HFMask2Former"),
+    ],
+)
+def test_a_model_with_classes_refuses_them(joined, key, value):
+    joined.merge_from_list([key, value])
+    with pytest.raises(
+        ValueError, match="same classes.*tiny: 3 classes.*other: 1 classes.*CLASSIF"
+    ):
+        build_train_loader(joined)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmseg_d2.data import ResumableTrainingSampler, build_test_loader, build_train_loader
-from ldmseg_d2.data.packed_batch import PackedBatch
+from ldmseg_d2.data.loaders import PackedBatch
 from ldmseg_d2.data.sampler import sample_seed, seeded_rng
 
 from .helpers import tiny_config
@@ -50,15 +50,6 @@ def test_resume_continues_exactly(tiny, workers):
     cfg = tiny_config(resize="large_scale_jitter", batch=3, workers=workers)
     whole = batches(cfg, 9)
     assert_same(batches(cfg, 5, start_iter=4), whole[4:])
-
-
-def test_augmentation_differs_between_epochs_and_seeds(tiny):
-    cfg = tiny_config(resize="large_scale_jitter", batch=5)
-    shapes = [{r["image_id"]: r["image"].shape for r in batch} for batch in batches(cfg, 3)]
-    assert len({str(sorted(s.items())) for s in shapes}) == 3
-    other = cfg.clone()
-    other.SEED = 1
-    assert [r["image"].shape for r in batches(other, 1)[0]] != list(shapes[0].values())
 
 
 def test_global_generators_are_left_alone(tiny):
@@ -139,12 +130,6 @@ def test_sampler_starts_far_away_at_once_and_without_shuffling():
     assert [i for _, i in take(golden, 16)] == GOLDEN_ORDER
 
 
-@pytest.mark.parametrize("kwargs", [{"size": 0}, {"seed": -1}, {"start": -1}])
-def test_sampler_refuses(kwargs):
-    with pytest.raises(ValueError):
-        ResumableTrainingSampler(**{"size": 3, "seed": 0, **kwargs})
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_test_loader(tiny, workers):
     cfg = tiny_config(workers=workers)
@@ -154,19 +139,6 @@ def test_test_loader(tiny, workers):
     assert len(loader) == 3
     cfg.TEST.MAX_IMAGES = 3
     assert [r["image_id"] for batch in build_test_loader(cfg, "tiny") for r in batch] == [0, 1, 2]
-
-
-def test_negative_seed_still_loads(tiny, caplog):
-    cfg = tiny_config()
-    cfg.SEED = -1
-    assert len(batches(cfg, 1)[0]) == 4
-    assert "SEED" in caplog.text
-
-
-def test_batch_size_is_checked(tiny):
-    cfg = tiny_config(batch=0)
-    with pytest.raises(ValueError, match="IMS_PER_BATCH"):
-        build_train_loader(cfg)
 
 
 def test_packed_batch_round_trip():
@@ -180,7 +152,7 @@ def test_packed_batch_round_trip():
             "scalar": torch.tensor(3, dtype=torch.int64),
             "segments_info": [{"id": 1}],
         },
-        {"image_id": "a", "half": torch.ones(3, dtype=torch.bfloat16)},
+        {"image_id": "a"},
         {},
     ]
     got = pickle.loads(pickle.dumps(PackedBatch(batch)))
@@ -202,7 +174,10 @@ def test_sample_seeds_are_the_positions_own(tiny):
     assert all("sample_seed" not in r for batch in build_test_loader(cfg, "tiny") for r in batch)
 
 
-@pytest.mark.parametrize("batch, steps, message", [(4, 3, "ACCUMULATION_STEPS 3"), (4, 0, "S 0")])
+@pytest.mark.parametrize(
+    "batch, steps, message",
+    [(4, 3, "ACCUMULATION_STEPS 3"), (4, 0, "S 0"), (0, 1, "IMS_PER_BATCH")],
+)
 def test_batch_and_micro_batches_are_checked(tiny, batch, steps, message):
     cfg = tiny_config(batch=batch)
     cfg.SOLVER.ACCUMULATION_STEPS = steps

@@ -1,12 +1,12 @@
-"""Reads photos and annotation PNGs, and relabels the segments of one picture.
+"""The one place that opens photos, segment PNGs, semantic PNGs and depth PNGs.
 
-Everything here works on numpy arrays of one picture; `dataset_mapper.py` puts the pieces together.
-Segment ids of a data set may be as large as 2^24 - 1, while Detectron2's transforms are exact for
-uint8 only: for other types they resize with `torch.nn.functional.interpolate`, whose "nearest"
-knows no int32 and rounds down, half a pixel away from PIL's. Hence `index_segments` before the
-transforms and `split_bytes` around them.
+Also the relabelling of one picture's segments. Ids of a data set go up to 2^24 - 1, while
+Detectron2's transforms are exact for uint8 only (for other types "nearest" rounds down, half a
+pixel away from PIL's): hence `index_segments` before the transforms and `split_bytes` around them.
 """
 
+import io
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,103 +17,90 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-__all__ = [
-    "index_segments",
-    "join_bytes",
-    "keep_segments",
-    "read_gray_png",
-    "read_id_png",
-    "read_photo",
-    "split_bytes",
-]
-
-# The largest label that fits one uint8 channel. 255 itself is left out because augmentations that
-# pad (T.FixedSizeCrop) fill segmentations with 255, which must not look like a segment.
+# The largest label of one uint8 channel: 255 is what padding augmentations fill segmentations with.
 MAX_BYTE_LABEL = 254
+
+Source = str | os.PathLike | bytes  # a path, or a file's content
 
 
 @contextmanager
-def _naming(path: str, what: str) -> Iterator[None]:
-    """Turns whatever a decoder raises into one error that names the file."""
+def _opened(source: Source, what: str, formats: tuple[str, ...] | None = None) -> Iterator[Image]:
+    """Opens a picture; whatever a decoder raises becomes one error that names the file.
+
+    Pillow's own limit, `Image.MAX_IMAGE_PIXELS`, refuses pictures that are too large.
+    """
+    name = "(uploaded)" if isinstance(source, bytes) else os.fspath(source)
     try:
-        yield
+        content = isinstance(source, bytes)
+        with io.BytesIO(source) if content else PathManager.open(name, "rb") as file:
+            with Image.open(file, formats=formats) as image:
+                yield image
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{what} {path} does not exist; is the data set complete under DETECTRON2_DATASETS?"
+            f"{what} {name} does not exist; is the data set complete under DETECTRON2_DATASETS?"
         ) from error
     # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
     except Exception as error:
         raise ValueError(
-            f"{what} {path} cannot be read ({type(error).__name__}: {error}); "
+            f"{what} {name} cannot be read ({type(error).__name__}: {error}); "
             "the file is damaged or incomplete: copy or make it again"
         ) from error
 
 
-def read_photo(path: str, image_format: str = "RGB") -> np.ndarray:
-    """Reads a photo, turned upright by its EXIF orientation.
+def read_photo(source: Source, image_format: str = "RGB") -> np.ndarray:
+    """Reads a photo (a path or a file's content) as uint8 HxWx3, "RGB" or "BGR".
+
+    It is turned upright by its EXIF orientation. Missing: FileNotFoundError, damaged: ValueError,
+    both naming the file; so do all readers here.
+    """
+    with _opened(source, "photo") as image:
+        image = detection_utils._apply_exif_orientation(image)
+        return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
+
+
+def read_mask(
+    source: Source,
+    what: str = "mask",
+    *,
+    colour: bool,
+    gray: bool = True,
+    formats: tuple[str, ...] | None = None,
+) -> np.ndarray:
+    """Reads integers, int32 HxW: gray values, palette indices, or R + 256 G + 65536 B.
 
     Args:
-        path: a JPEG, PNG or whatever else PIL reads.
-        image_format: order of the channels, "RGB" or "BGR".
-
-    Returns:
-        uint8 HxWx3.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the path, if it is missing or damaged.
+        source: path or content.
+        what: what it is, for the messages, e.g. "depth PNG".
+        colour, gray: whether RGB pictures (ids) and pictures of one channel are allowed; ValueError
+            for others.
+        formats: PIL's names of the formats to try; None: all.
     """
-    with _naming(path, "photo"):
-        return detection_utils.read_image(path, format=image_format)
-
-
-def read_id_png(path: str) -> np.ndarray:
-    """Reads a COCO panoptic PNG: id = R + 256 G + 65536 B.
-
-    Returns:
-        int32 HxW, ids in 0..2^24 - 1; 0 is void.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the path, if it is missing, damaged or not RGB.
-    """
-    with _naming(path, "panoptic PNG"), PathManager.open(path, "rb") as file:
-        image = Image.open(file)
+    with _opened(source, what, formats) as image:
         mode, pixels = image.mode, np.asarray(image)
-    if mode != "RGB":
-        raise ValueError(
-            f"panoptic PNG {path} has PIL mode {mode!r}, expected 'RGB' with "
-            "id = R + 256 G + 65536 B; panopticapi.utils.id2rgb makes such a picture from ids"
-        )
-    return join_bytes(pixels)
+    if gray and pixels.ndim == 2 and mode != "F":
+        return pixels.astype(np.int32)
+    if colour and mode == "RGB":
+        return join_bytes(pixels)
+    name = "" if isinstance(source, bytes) else f" {os.fspath(source)}"
+    allowed = ["one channel (gray, 8 or 16 bit)"] * gray
+    allowed += ["'RGB' with id = R + 256 G + 65536 B (panopticapi.utils.id2rgb)"] * colour
+    raise ValueError(f"{what}{name} has PIL mode {mode!r}, expected {' or '.join(allowed)}")
 
 
-def read_gray_png(path: str, what: str) -> np.ndarray:
-    """Reads a single-channel PNG: semantic classes (uint8) or depth (uint16).
+def read_id_png(source: Source) -> np.ndarray:
+    """Reads a COCO panoptic PNG, id = R + 256 G + 65536 B, as int32 HxW; errors: `read_mask`."""
+    return read_mask(source, "panoptic PNG", colour=True, gray=False)
 
-    Args:
-        path: the file.
-        what: what it is, for the error messages, e.g. "depth PNG".
 
-    Returns:
-        int32 HxW.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the path, if it is missing, damaged or has channels.
-    """
-    with _naming(path, what), PathManager.open(path, "rb") as file:
-        pixels = np.asarray(Image.open(file))
-    if pixels.ndim != 2:
-        raise ValueError(f"{what} {path} has shape {pixels.shape}, expected one channel (HxW)")
-    return pixels.astype(np.int32)
+def read_gray_png(source: Source, what: str) -> np.ndarray:
+    """Reads semantic classes (uint8) or depth (uint16) as int32 HxW; errors: `read_mask`."""
+    return read_mask(source, what, colour=False)
 
 
 def split_bytes(values: np.ndarray) -> np.ndarray:
-    """Splits integers into bytes, lowest first, as COCO's panoptic PNGs do.
+    """Splits integers HxW, 0..2^24 - 1, into uint8 HxWx3, lowest first: COCO's panoptic PNGs.
 
-    Args:
-        values: integers HxW, 0..2^24 - 1.
-
-    Returns:
-        uint8 HxWx3: any geometric transform that is exact for a uint8 picture is exact for it.
+    Any geometric transform that is exact for a uint8 picture is exact for the result.
     """
     values = values.astype(np.uint32)
     return np.stack([values & 255, (values >> 8) & 255, values >> 16], axis=-1).astype(np.uint8)
@@ -121,11 +108,8 @@ def split_bytes(values: np.ndarray) -> np.ndarray:
 
 def join_bytes(pixels: np.ndarray) -> np.ndarray:
     """The inverse of `split_bytes`: uint8 HxWx3 to int32 HxW."""
-    return (
-        pixels[..., 0].astype(np.int32)
-        + (pixels[..., 1].astype(np.int32) << 8)
-        + (pixels[..., 2].astype(np.int32) << 16)
-    )
+    r, g, b = (pixels[..., channel].astype(np.int32) for channel in range(3))
+    return r + (g << 8) + (b << 16)
 
 
 def index_segments(
@@ -140,17 +124,14 @@ def index_segments(
         path: the id map's file, for the error messages.
 
     Returns:
-        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments.
-
-    Raises:
-        ValueError: if ids are repeated, not positive, missing in the map or in the list.
+        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments. ValueError if
+        ids are repeated, not positive, missing in the map or in the list.
     """
     # Few runs, many pixels: sorting and looking up run values is much faster than pixels.
     flat = np.ascontiguousarray(id_map).reshape(-1)
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
     lengths = np.diff(starts, append=flat.size)
-    run_ids = flat[starts]
-    found, inverse = np.unique(run_ids, return_inverse=True)
+    found, inverse = np.unique(flat[starts], return_inverse=True)
     if segments_info is None:
         segments_info = [
             {"id": int(i), "category_id": 0, "isthing": True} for i in found.tolist() if i
@@ -196,9 +177,8 @@ def keep_segments(
 
     Args:
         labels: integers HxW in 0..N, 0 is void.
-        segments: the N segments, `segments[i]` for label i + 1: `category_id`, and optionally
-            `isthing` (True where it is missing) and `iscrowd`.
-        min_area: pixels that a segment must have; 1 or less: every visible one is kept.
+        segments: `segments[i]` for label i + 1: `category_id`, perhaps `isthing` (else True),
+        `iscrowd`. min_area: pixels that a segment must have; 1 or less: every visible one is kept.
 
     Returns:
         Segment ids (int64 HxW) and their segments_info: `id`, `category_id`, `isthing`, `area`.

@@ -1,70 +1,42 @@
 """Checks one picture and, as far as it can be, mends it in memory."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import find_objects
 
-from ..panoptic_annotations import read_gray_png, read_photo
-from .classes import Classes
-from .pictures import Annotation, Picture, Segment, size_text
+from ..annotations import read_gray_png, read_photo
+from ..datasets.panoptic_files import segment_entries
+from .class_list import Classes
 from .problems import Problem
-
-__all__ = ["Checked", "Limits", "check_picture", "resize_nearest", "same_aspect"]
+from .sources import Annotation, Job, Picture, Segment, size_text
 
 ASPECT_TOLERANCE = 0.01
 # More than PIL opens (179 million), so that only a false size in an export can reach it.
 MAX_PIXELS = 200_000_000
 MAX_ID = 2**24 - 1
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a picture may have.
-
-    Args:
-        num_bits: MODEL.LDMSEG.NUM_BITS: at most 2^num_bits - 1 segments a picture.
-        min_area: pixels; smaller segments are reported.
-        fix: mend what only warns, too: drop tiny segments and pictures without any.
-    """
-
-    num_bits: int = 7
-    min_area: int = 10
-    fix: bool = False
+Report = Callable[..., None]  # (code, message, file = the annotation)
 
 
 @dataclass
 class Checked:
-    """A picture after the check.
-
-    Args:
-        picture: it.
-        problems: what was found.
-        usable: False: it must be left out.
-        size: (height, width) of the photo.
-        ids: int32 (H, W), 0 void, 1..K, mended.
-        segments: K dicts of COCO's segments_info: `id`, `category_id` (the data set's own),
-            `area`, `bbox` (x, y, width, height), `iscrowd`.
-        depth: int32 (H, W) PNG values where the file cannot be taken as it is.
-        overlap: pixels that more than one segment claimed.
-        merged: stuff segments that became part of another one of their class.
-        num_found: segments (no crowds) before any was dropped for the limits.
-    """
+    """A picture after the check."""
 
     picture: Picture
     problems: list[Problem] = field(default_factory=list)
-    usable: bool = False
-    size: tuple[int, int] = (0, 0)
-    ids: np.ndarray | None = None
-    segments: list[dict[str, Any]] = field(default_factory=list)
-    depth: np.ndarray | None = None
-    overlap: int = 0
-    merged: int = 0
-    num_found: int = 0
+    usable: bool = False  # False: it must be left out
+    size: tuple[int, int] = (0, 0)  # (height, width) of the photo
+    ids: np.ndarray | None = None  # int32 (H, W), 0 void, 1..K, mended
+    segments: list[dict[str, Any]] = field(default_factory=list)  # K of COCO's segments_info
+    depth: np.ndarray | None = None  # int32 (H, W) PNG values where the file cannot be taken
+    overlap: int = 0  # pixels that more than one segment claimed
+    merged: int = 0  # stuff segments that became part of another one of their class
+    num_found: int = 0  # segments (no crowds) before any was dropped for the limits
 
 
 def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:
@@ -78,13 +50,13 @@ def resize_nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
-def check_picture(picture: Picture, classes: Classes, limits: Limits, *, depth: bool) -> Checked:
+def check_picture(picture: Picture, classes: Classes, job: Job, *, depth: bool) -> Checked:
     """Finds everything that is wrong with a picture; never raises for its content.
 
     Args:
         picture: from a reader.
         classes: what its segments may be.
-        limits: see `Limits`.
+        job: its num_bits, min_area and fix.
         depth: the data set has depth, so this picture needs it.
 
     Returns:
@@ -92,14 +64,14 @@ def check_picture(picture: Picture, classes: Classes, limits: Limits, *, depth: 
     """
     checked = Checked(picture)
 
-    def report(code: str, message: str, file: str = "") -> None:
-        checked.problems.append(Problem(code, file or picture.where, message))
+    def report(code: str, message: str, file: str = picture.where) -> None:
+        checked.problems.append(Problem(code, file, message))
 
     if picture.photo is None:
         report("photo_missing", f"there is no photo {picture.name!r}")
         return checked
     try:
-        checked.size = read_photo(str(picture.photo)).shape[:2]
+        checked.size = read_photo(picture.photo).shape[:2]
     except (OSError, ValueError) as error:
         report("photo_unreadable", str(error), picture.name)
         return checked
@@ -108,18 +80,18 @@ def check_picture(picture: Picture, classes: Classes, limits: Limits, *, depth: 
         return checked
     checked.problems += annotation.problems
     checked.overlap = annotation.overlap
-    _mend_segments(checked, annotation, classes, limits, report)
+    _mend_segments(checked, annotation, classes, job, report)
     if not checked.segments:
         report("empty", "it has no segment", picture.name)
-        if limits.fix:
-            return checked
     if depth:
         checked.depth = _check_depth(picture.depth, checked.size, report)
-    checked.usable = True
+    checked.usable = bool(checked.segments) or not job.fix
     return checked
 
 
-def _load(picture: Picture, classes: Classes, size: tuple[int, int], report) -> Annotation | None:
+def _load(
+    picture: Picture, classes: Classes, size: tuple[int, int], report: Report
+) -> Annotation | None:
     """The annotation at the photo's size; None if there is none."""
     declared = picture.size or size
     annotation = None
@@ -144,12 +116,12 @@ def _load(picture: Picture, classes: Classes, size: tuple[int, int], report) -> 
 
 
 def _mend_segments(
-    checked: Checked, annotation: Annotation, classes: Classes, limits: Limits, report
+    checked: Checked, annotation: Annotation, classes: Classes, job: Job, report: Report
 ) -> None:
     """Relabels the id map as 1..K and lists its K segments, leaving out what cannot stay."""
     found, inverse, areas = np.unique(annotation.ids, return_inverse=True, return_counts=True)
     area_of = dict(zip(found.tolist(), areas.tolist()))
-    group_of: dict[int, int] = {}
+    group_of: dict[int, int] = {}  # an id of the map: index of its segment
     groups: list[dict[str, Any]] = []
     stuff: dict[tuple[int, bool], int] = {}
     unknown: Counter = Counter()
@@ -158,37 +130,36 @@ def _mend_segments(
         if category is None:
             unknown[segment.category] += 1
             continue
-        key = (category["id"], segment.iscrowd)
+        key, area = (category["id"], segment.iscrowd), area_of[segment.id]
         if not category["isthing"] and key in stuff:
             group_of[segment.id] = stuff[key]
-            groups[stuff[key]]["area"] += area_of[segment.id]
+            groups[stuff[key]]["area"] += area
             checked.merged += 1
             continue
         stuff[key] = group_of[segment.id] = len(groups)
-        area = area_of[segment.id]
         groups.append({"category_id": key[0], "area": area, "iscrowd": int(segment.iscrowd)})
 
     for name, number in unknown.items():
         what = "no class" if name is None else f"the class {name!r}"
         report("unknown_class", f"{number} segments have {what}")
-    keep = _within_limits(groups, limits, report)
+    keep = _within_limits(groups, job, report)
     checked.num_found = sum(not g["iscrowd"] for g in groups)
     new_id = {group: number for number, group in enumerate(keep, start=1)}
     table = np.array([new_id.get(group_of.get(i, -1), 0) for i in found.tolist()], dtype=np.int32)
     checked.ids = table[inverse.reshape(-1)].reshape(annotation.ids.shape)
-    for number, box in enumerate(find_objects(checked.ids, len(keep)), start=1):
-        y, x = box
-        bbox = [x.start, y.start, x.stop - x.start, y.stop - y.start]
-        checked.segments.append({"id": number, **groups[keep[number - 1]], "bbox": bbox})
+    category_of = {n: groups[group]["category_id"] for group, n in new_id.items()}
+    checked.segments = segment_entries(checked.ids, category_of)
+    for segment, group in zip(checked.segments, keep):
+        segment["iscrowd"] = groups[group]["iscrowd"]
 
 
 def _consistent(
-    annotation: Annotation, area_of: dict[int, int], classes: Classes, report
+    annotation: Annotation, area_of: dict[int, int], classes: Classes, report: Report
 ) -> list[Segment]:
     """The segments that are in both the id map and the list, each id once."""
     ids = [i for i in area_of if i != 0]
     if annotation.segments is None:
-        return [Segment(i, None, where=f"id {i}") for i in ids]
+        return [Segment(i, None) for i in ids]
     number = Counter(s.id for s in annotation.segments)
     kept: dict[int, Segment] = {}
     for segment in annotation.segments:
@@ -202,40 +173,37 @@ def _consistent(
         else:
             kept[segment.id] = segment
     for i in ids:
-        if i not in kept and number[i] == 0:
+        if number[i] == 0:
             report("id_not_in_json", f"id {i} ({area_of[i]} pixels) is not listed")
             if classes.agnostic:
-                kept[i] = Segment(i, None, where=f"id {i}")
+                kept[i] = Segment(i, None)
     return list(kept.values())
 
 
-def _within_limits(groups: list[dict[str, Any]], limits: Limits, report) -> list[int]:
+def _within_limits(groups: list[dict[str, Any]], job: Job, report: Report) -> list[int]:
     """Indices of the segments to keep: large enough, and at most 2^num_bits - 1 besides crowds."""
-    keep = list(range(len(groups)))
-    tiny = [i for i, g in enumerate(groups) if g["area"] < limits.min_area and not g["iscrowd"]]
-    if tiny:
-        report("tiny_segment", f"{len(tiny)} segments have fewer than {limits.min_area} pixels")
-        keep = [i for i in keep if not limits.fix or i not in set(tiny)]
-    most = 2**limits.num_bits - 1
-    countable = [i for i in keep if not groups[i]["iscrowd"]]
+    countable = [i for i, group in enumerate(groups) if not group["iscrowd"]]
+    drop = {i for i in countable if groups[i]["area"] < job.min_area}
+    if drop:
+        report("tiny_segment", f"{len(drop)} segments have fewer than {job.min_area} pixels")
+    drop = drop if job.fix else set()
+    countable = sorted(set(countable) - drop, key=lambda i: (-groups[i]["area"], i))
+    most = 2**job.num_bits - 1
     if len(countable) > most:
-        report(
-            "too_many_segments",
-            f"it has {len(countable)} segments, {limits.num_bits} bits number {most}",
-        )
-        largest = sorted(countable, key=lambda i: -groups[i]["area"])[:most]
-        keep = [i for i in keep if groups[i]["iscrowd"] or i in set(largest)]
-    return keep
+        message = f"it has {len(countable)} segments, {job.num_bits} bits number {most}"
+        report("too_many_segments", message)
+        drop |= set(countable[most:])
+    return [i for i in range(len(groups)) if i not in drop]
 
 
-def _check_depth(path: Path | None, size: tuple[int, int], report) -> np.ndarray | None:
+def _check_depth(path: Path | None, size: tuple[int, int], report: Report) -> np.ndarray | None:
     """PNG values to write instead of the file; None: the file is good as it is."""
     invalid = np.zeros(size, dtype=np.int32)
     if path is None or not path.is_file():
         report("depth_missing", f"there is no depth PNG{'' if path is None else f' {path}'}")
         return invalid
     try:
-        values = read_gray_png(str(path), "depth PNG")
+        values = read_gray_png(path, "depth PNG")
         if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
             raise ValueError(f"depth PNG {path} has values outside of 0..65535")
     except (OSError, ValueError) as error:

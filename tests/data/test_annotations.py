@@ -4,12 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldmseg_d2.data.panoptic_annotations import (
-    index_segments,
-    join_bytes,
-    keep_segments,
-    split_bytes,
-)
+from ldmseg_d2.data.annotations import index_segments, join_bytes, keep_segments, split_bytes
 
 from .helpers import id2rgb, same_partition
 
