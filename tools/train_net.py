@@ -19,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.engine import LaunchError, LDMSegCheckpointer, Trainer, launch, load_config
-from ldmseg_d2.engine.config import check_datasets, resolve_config_file
+from ldmseg_d2.engine.config_reader import check_datasets, resolve_config_file
 
 USER_ERRORS = (FileNotFoundError, ValueError, KeyError)
 # Set to see where a user error comes from.

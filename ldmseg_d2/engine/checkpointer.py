@@ -37,7 +37,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         model: nn.Module,
         save_dir: str = "",
         *,
-        prefer_ema: bool = True,
         save_to_disk: bool | None = None,
         before_save: Callable[[], None] | None = None,
         **checkpointables: Any,
@@ -46,14 +45,11 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         Args:
             model: wrapped in DistributedDataParallel or not.
             save_dir: a local folder.
-            prefer_ema: where only weights are loaded (no checkpointables), take the averaged ones
-                if the checkpoint has them.
             save_to_disk: None: in the main process only.
             before_save: called by :meth:`save` in every process, also those that do not write.
             checkpointables: objects with ``state_dict`` and ``load_state_dict``.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.prefer_ema = prefer_ema
         self.is_strict = hasattr(self.model, "frozen_prefixes")
         self.frozen_prefixes = tuple(getattr(self.model, "frozen_prefixes", ()))
         self.before_save = before_save
@@ -179,7 +175,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self.logger.info("No weights to load: the model keeps its initial ones.")
             return {}
         names = list(self.checkpointables) if checkpointables is None else checkpointables
-        self._takes_ema = self.prefer_ema and not names
+        self._takes_ema = not names
         if not self.is_strict and not path.endswith(".safetensors"):
             return self._load_as_detectron2(path, names)
         self.logger.info("Loading %s ...", path)

@@ -87,10 +87,6 @@ class WriterHook(hooks.PeriodicWriter):
     """
 
     def __init__(self, period: int = 20) -> None:
-        """
-        Args:
-            period: iterations between writing.
-        """
         super().__init__([], period)
 
     def before_train(self) -> None:
@@ -149,13 +145,11 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
     """Draw a photo beside its ground truth and its predictions, as far as they exist.
 
     Args:
-        sample: ``image`` (uint8 CHW, RGB) and perhaps ``segment_ids``, ``segments_info``,
-            ``sem_seg`` and ``depth``, see :func:`ldmseg_d2.visualization.draw_annotations`.
-        output: perhaps ``panoptic_seg``, ``sem_seg`` and ``depth``.
+        sample: ``image`` (uint8 CHW, RGB) and annotations, see :func:`draw_annotations`.
+        output: of the model, see :func:`draw_outputs`.
 
     Returns:
-        uint8 RGB, small pictures enlarged: the photo and pairs of ground truth and prediction of
-        segments, classes and depth.
+        uint8 RGB: the photo, then truth and prediction of segments, classes and depth.
     """
     image = sample["image"].permute(1, 2, 0).cpu().numpy()
     # Pictures of 64 px are too small to look at.
@@ -163,11 +157,10 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
     truths = draw_annotations(image, sample, style)
     predictions = draw_outputs(image, output, style, sample)
     panels = {"photo": enlarge(image, style.scale)}
-    several = len(predictions) > 1
     for kind in PANELS:
         # Of what the model does not give, segments alone are shown: they are the usual subject.
         if kind in truths and (kind in predictions or (kind == "panoptic" and not predictions)):
-            panels[f"true {kind}" if several else "ground truth"] = truths[kind]
+            panels[f"true {kind}"] = truths[kind]
         if kind in predictions:
-            panels[kind if several else "prediction"] = predictions[kind]
+            panels[kind] = predictions[kind]
     return side_by_side(list(panels.values()), list(panels))

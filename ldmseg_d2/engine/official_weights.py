@@ -19,7 +19,7 @@ from ldmseg_d2.meta_arch.build import build_denoiser, build_mask_autoencoder
 from ldmseg_d2.meta_arch.condition import build_condition_encoder
 from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
 
-from .config import load_config
+from .config_reader import load_config
 
 DEFAULT_CONFIG = "configs/coco/ldmseg_official.yaml"
 # Part of a published file -> prefix of its keys in our models.

@@ -23,7 +23,7 @@ REPOSITORY = "https://github.com/facebookresearch/Mask2Former"
 MASK2FORMER_NAMES = ("MaskFormer",)
 MAPPER = "QueryDatasetMapper"
 # Keys that its function for configs overwrites.
-KEPT_KEYS = (("INPUT", "DATASET_MAPPER_NAME"), ("SOLVER", "OPTIMIZER"))
+KEPT_KEYS = (("INPUT", "DATASET_MAPPER_NAME"),)
 
 
 def add_config_of(cfg: CfgNode, meta_arch: str) -> None:

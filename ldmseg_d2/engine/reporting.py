@@ -33,13 +33,7 @@ HEADLINES = (
 
 
 def describe_parameters(model: nn.Module) -> str:
-    """Count the parameters of a model's direct parts, trainable and frozen.
-
-    Example:
-        >>> print(describe_parameters(nn.Sequential(nn.Linear(2, 3))))
-        Sequential, 9 parameters (0 frozen)
-          0 (Linear): 9, 0 frozen
-    """
+    """The parameters of a model and of its direct parts, a line each."""
     total, frozen = _count(model)
     lines = [f"{type(model).__name__}, {total:,} parameters ({frozen:,} frozen)"]
     for name, child in model.named_children():

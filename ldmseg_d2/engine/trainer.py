@@ -7,9 +7,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import (
@@ -34,12 +35,9 @@ from .hooks import (
     VisualizationHook,
     WriterHook,
 )
-from .launch import wrap_in_ddp
-from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm
+from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm, gather_state
 from .reporting import describe_parameters, results_table, trim_metrics, write_results
-from .scaling import scale_config
 from .train_step import TrainStep, amp_dtype
-from .zero import gather_state, shard_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +56,15 @@ class Trainer(DefaultTrainer):
     would have had: the random numbers and the data of an iteration depend on its number only.
     """
 
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
+    build_train_loader = staticmethod(build_train_loader)
+    build_test_loader = staticmethod(build_test_loader)
+
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
-            cfg: with LDMSeg's keys, see :func:`ldmseg_d2.config.add_ldmseg_config`.
+            cfg: see :func:`ldmseg_d2.engine.load_config`.
 
         Raises:
             ValueError: the config does not fit the device or the model.
@@ -71,19 +74,16 @@ class Trainer(DefaultTrainer):
         for name in ("detectron2", "ldmseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
-        self.cfg = cfg = scale_config(cfg, comm.get_world_size())
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        amp = cfg.SOLVER.AMP
         dtype = amp_dtype(
-            enabled=cfg.SOLVER.AMP.ENABLED,
-            precision=cfg.SOLVER.AMP.PRECISION,
-            device=cfg.MODEL.DEVICE,
+            enabled=amp.ENABLED, precision=amp.PRECISION, device=cfg.MODEL.DEVICE
         )
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        if cfg.SOLVER.ZERO:
-            optimizer = shard_optimizer(optimizer)
         self.unwrapped_model = model
         self._trainer = TrainStep(
-            wrap_in_ddp(model, cfg.MODEL.DEVICE),
+            _in_ddp(model, cfg.MODEL.DEVICE),
             optimizer,
             device=cfg.MODEL.DEVICE,
             dtype=dtype,
@@ -153,10 +153,8 @@ class Trainer(DefaultTrainer):
 
     @property
     def evaluation_model(self) -> nn.Module:
-        """The model to evaluate: the averaged one where it exists and ``EMA.EVALUATE`` is set."""
-        if self.ema and self.ema.num_updates and self.cfg.MODEL.EMA.EVALUATE:
-            return self.ema.module
-        return self.unwrapped_model
+        """The model to evaluate: the averaged one where it exists."""
+        return self.ema.module if self.ema and self.ema.num_updates else self.unwrapped_model
 
     @property
     def batch(self) -> list[dict[str, Any]]:
@@ -215,34 +213,10 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
-        """See :func:`ldmseg_d2.engine.optimizer.build_optimizer`."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
-        """See :func:`ldmseg_d2.engine.optimizer.build_lr_scheduler`."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0):
-        """See :func:`ldmseg_d2.data.build.build_train_loader`."""
-        return build_train_loader(cfg, start_iter=start_iter)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        """See :func:`ldmseg_d2.data.build.build_test_loader`."""
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> DatasetEvaluator | DatasetEvaluators:
-        """See :func:`ldmseg_d2.evaluation.build_evaluator`.
-
-        Args:
-            output_folder: None: ``OUTPUT_DIR/inference/DATASET``.
-        """
+    ) -> DatasetEvaluator:
+        """See :func:`ldmseg_d2.evaluation.build_evaluator`; into OUTPUT_DIR/inference/DATASET."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return build_evaluator(cfg, dataset_name, folder)
 
@@ -258,7 +232,6 @@ class Trainer(DefaultTrainer):
         Returns:
             In the main process task to metric to value; for several data sets, one such dict for
             each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
-
         """
         if not cfg.DATASETS.TEST:
             logger.warning("DATASETS.TEST is empty: there is nothing to evaluate on.")
@@ -287,3 +260,18 @@ class Trainer(DefaultTrainer):
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
             raise
         return self._last_eval_results
+
+
+def _in_ddp(model: nn.Module, device: str) -> nn.Module:
+    """The model in DistributedDataParallel where there are several processes.
+
+    Its attribute ``find_unused_parameters``, where true, makes DDP look for parameters without
+    gradient in every iteration, which costs time.
+    """
+    return create_ddp_model(
+        model,
+        device_ids=[torch.cuda.current_device()] if device.startswith("cuda") else None,
+        broadcast_buffers=False,
+        find_unused_parameters=getattr(model, "find_unused_parameters", False),
+        gradient_as_bucket_view=True,
+    )

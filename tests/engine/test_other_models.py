@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ldmseg_d2.data import DATASET_MAPPER_REGISTRY
-from ldmseg_d2.engine.config import ConfigError, load_config
+from ldmseg_d2.engine.config_reader import ConfigError, load_config
 
 COCO = "coco_2017_val_panoptic"
 CONFIG = """

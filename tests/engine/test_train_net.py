@@ -11,7 +11,7 @@ from safetensors import safe_open
 from tiny_model import DATASET, TinyTrainer, run_trainer, tiny_config
 
 from ldmseg_d2.engine import ConfigError, load_config
-from ldmseg_d2.engine.config import resolve_config_file
+from ldmseg_d2.engine.config_reader import resolve_config_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
