@@ -211,7 +211,9 @@ def _suggest(word: str, choices: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(by_upper[upper] for upper in close)}?" if close else ""
 
 
-def _leaves(node: CfgNode, prefix: str = "", *, nodes: bool = False) -> Iterator[tuple[str, object]]:
+def _leaves(
+    node: CfgNode, prefix: str = "", *, nodes: bool = False
+) -> Iterator[tuple[str, object]]:
     """Dotted keys and values; with `nodes`, those that hold further keys too."""
     for name, value in node.items():
         if nodes or not isinstance(value, CfgNode):

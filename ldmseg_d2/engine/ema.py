@@ -71,7 +71,7 @@ class ModelEMA:
         self.num_updates = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """``model``: the averaged state dict without frozen networks; ``num_updates``; ``decay``."""
+        """``model``: the averages without frozen networks; ``num_updates``; ``decay``."""
         weights = without_prefixes(self.module.state_dict(), self.frozen_prefixes)
         return {"model": weights, "num_updates": self.num_updates, "decay": self.decay}
 

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Pixels: smaller pictures are enlarged by a whole factor.
 MIN_DRAWN_SIDE = 256
+# Pictures from the front of a batch.
+MAX_DRAWN = 4
 
 
 class SyncBuffersHook(HookBase):
@@ -42,14 +44,8 @@ class SyncBuffersHook(HookBase):
         ]
 
     def after_step(self) -> None:
-        if not self._buffers:
-            return
-        # One message for all of them: they are small.
-        flat = torch.cat([buffer.flatten() for buffer in self._buffers])
-        dist.broadcast(flat, src=0)
-        parts = flat.split([buffer.numel() for buffer in self._buffers])
-        for buffer, values in zip(self._buffers, parts):
-            buffer.copy_(values.view_as(buffer))
+        for buffer in self._buffers:
+            dist.broadcast(buffer, src=0)
 
 
 class EMAHook(HookBase):
@@ -103,14 +99,9 @@ class WriterHook(hooks.PeriodicWriter):
 class VisualizationHook(HookBase):
     """Puts pictures of the current batch into the event storage, see :func:`draw_sample`."""
 
-    def __init__(self, period: int, *, max_images: int = 4) -> None:
-        """
-        Args:
-            period: iterations between pictures; 0: none.
-            max_images: from the front of the batch.
-        """
+    def __init__(self, period: int) -> None:
+        """``period``: iterations between pictures; 0: none."""
         self._period = period
-        self._max_images = max_images
 
     def after_step(self) -> None:
         if self._period <= 0 or (self.trainer.iter + 1) % self._period != 0:
@@ -124,7 +115,7 @@ class VisualizationHook(HookBase):
 
     def _put_images(self) -> None:
         inputs = []
-        for sample in self.trainer.batch[: self._max_images]:
+        for sample in self.trainer.batch[:MAX_DRAWN]:
             height, width = sample["image"].shape[-2:]
             # The truth has the size of the photo after augmentation: the prediction shall, too.
             inputs.append({**sample, "height": height, "width": width})

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -52,27 +53,21 @@ def launch(
     if dist_url == "auto" and num_machines > 1:
         raise LaunchError("--num-machines > 1 needs --dist-url tcp://HOST:PORT of machine 0.")
     threads = 0 if on_cuda else max(1, (os.cpu_count() or 1) // num_processes)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # Detectron2 takes NCCL wherever it sees a GPU.
+    hidden = {} if on_cuda else {"CUDA_VISIBLE_DEVICES": ""}
     try:
-        if not on_cuda:
-            # Detectron2 takes NCCL wherever it sees a GPU.
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        detectron2_launch(
-            _run,
-            num_processes,
-            num_machines=num_machines,
-            machine_rank=machine_rank,
-            dist_url=dist_url,
-            args=(main, args, threads, multiprocessing.get_start_method()),
-        )
+        with mock.patch.dict(os.environ, hidden):
+            detectron2_launch(
+                _run,
+                num_processes,
+                num_machines=num_machines,
+                machine_rank=machine_rank,
+                dist_url=dist_url,
+                args=(main, args, threads, multiprocessing.get_start_method()),
+            )
     except mp.ProcessExitedException as error:
         # The process has said what was wrong and chosen its exit status.
         sys.exit(error.exit_code or 1)
-    finally:
-        if visible is None:
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible
 
 
 def _run(main: Callable, args: tuple[Any, ...], threads: int, loader_start_method: str) -> None:

@@ -84,7 +84,9 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
             return 1.0
         inside = name.removeprefix(IMAGE_ENCODER)
         decay = solver.IMAGE_ENCODER_LAYER_DECAY
-        return solver.IMAGE_ENCODER_MULTIPLIER * layer_multiplier(model.image_encoder, inside, decay)
+        return solver.IMAGE_ENCODER_MULTIPLIER * layer_multiplier(
+            model.image_encoder, inside, decay
+        )
 
     return get_default_optimizer_params(
         model,

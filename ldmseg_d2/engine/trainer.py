@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
+from detectron2.engine import (
+    DefaultTrainer,
+    HookBase,
+    TrainerBase,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    EventWriter,
-    JSONWriter,
-    TensorboardXWriter,
-)
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
@@ -75,10 +77,7 @@ class Trainer(DefaultTrainer):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        amp = cfg.SOLVER.AMP
-        dtype = amp_dtype(
-            enabled=amp.ENABLED, precision=amp.PRECISION, device=cfg.MODEL.DEVICE
-        )
+        dtype = amp_dtype(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.unwrapped_model = model
@@ -190,20 +189,10 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         """Console with time left, ``metrics.json``, TensorBoard.
 
-        A resumed training first removes what was written after the checkpoint it starts from.
+        From ``metrics.json`` a resumed training first removes what came after its checkpoint.
         """
-        folder = self.cfg.OUTPUT_DIR
-        os.makedirs(folder, exist_ok=True)
-        metrics = os.path.join(folder, "metrics.json")
-        purge = {}
-        if self.start_iter > 0:
-            trim_metrics(Path(metrics), self.start_iter)
-            purge = {"purge_step": self.start_iter}
-        return [
-            CommonMetricPrinter(self.max_iter),
-            JSONWriter(metrics),
-            TensorboardXWriter(folder, **purge),
-        ]
+        trim_metrics(Path(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -222,12 +211,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
-        """Evaluate a model on ``DATASETS.TEST``; the main process writes the results as well.
-
-        Args:
-            cfg: the config.
-            model: in either mode.
-            evaluators: one a data set; None: those of :meth:`build_evaluator`.
+        """Evaluate a model on ``DATASETS.TEST``, see Detectron2's.
 
         Returns:
             In the main process task to metric to value; for several data sets, one such dict for

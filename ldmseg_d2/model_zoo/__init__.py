@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import meta_arch as _  # noqa: F401  registers what build_model builds
 from ..config import add_ldmseg_config
+from ..config.config_files import merge_config_file
 from ..modeling.weights import load_into, load_weights
 
 _HERE = Path(__file__).parent
@@ -73,7 +74,7 @@ def get_config(name: str) -> CfgNode:
     """A shipped config, ready to change and to build from; arguments of :func:`get_config_file`."""
     cfg = get_cfg()
     add_ldmseg_config(cfg)
-    cfg.merge_from_file(get_config_file(name))
+    merge_config_file(cfg, get_config_file(name))
     return cfg
 
 
