@@ -26,7 +26,6 @@ Environment:
                         https://download.pytorch.org/whl/cpu
 TEXT
 }
-
 readonly TORCH=("torch==2.11.0" "torchvision==0.26.0")
 readonly SETUPTOOLS="setuptools>=64,<81" # as in pyproject.toml
 # Upstream Detectron2 at commit a59f0563; upstream itself has no release on PyPI.
@@ -35,17 +34,13 @@ readonly DETECTRON2_SOURCE="git+https://github.com/facebookresearch/detectron2"
 readonly PANOPTICAPI="panopticapi-lite==0.2.0 --hash=sha256:58d3ffa842a72240162e7fa744c602a0a5320baabbdb3295d770374f4639b486"
 readonly EXTRAS_KNOWN=" dev app fast-eval baselines inpainting browser-tests "
 STEP="reading the options" LOG="" LOG_START=0 SCRATCH=""
-
 say() { printf '%s\n' "$*"; }
 step() { STEP="step $1, $2" && say "[$1/6] $2"; }
 
 fail() { # what failed, what to do
     trap - ERR
     printf '\nFAILED (%s): %s\nWhat to do: %s\n' "$STEP" "$1" "$2" >&2
-    if [[ -s $LOG ]]; then
-        printf 'Full log: %s\n' "$LOG" >&2
-        LOG="" # so that the exit keeps it
-    fi
+    if [[ -s $LOG ]]; then printf 'Full log: %s\n' "$LOG" >&2 && LOG=""; fi # kept
     exit 1
 }
 
@@ -59,20 +54,18 @@ logged() {
     LOG_START=$(wc -c <"$LOG")
     "$@" 2>&1 </dev/null | tee -a "$LOG" | { grep --line-buffered -oE '^ *(Downloading|Cloning) .*' || true; }
 }
-
 # As `logged`; where the command fails, says why, as far as its output tells, and stops.
 must() {
-    local output hint
+    local output hint="read the log, mend the cause and run again: finished steps are kept."
     if logged "$@"; then return; fi
     output=$(tail -c "+$((LOG_START + 1))" "$LOG")
     tail -n 8 <<<"$output" | cut -c 1-200 | sed 's/^/      | /' >&2
     matches() { grep -qiE "$1" <<<"$output"; }
-    hint="read the log, mend the cause and run again: finished steps are kept."
     if matches 'no space left|errno 28|disk quota'; then
         hint="the disk is full: free about 10 GB, or name a larger disk in LDMSEG_VENV, TMPDIR (temporary files) and PIP_CACHE_DIR (downloads)."
     elif matches 'connection|timed out|name resolution|unreachable|proxyerror|could not resolve|sslerror'; then
         hint="the package index or repository was not reached: check the network (behind a proxy: HTTPS_PROXY, PIP_CERT; with a mirror: PIP_INDEX_URL) and run again: finished steps are kept."
-    elif matches 'permission denied|errno 13|read-only file system'; then
+    elif matches 'permission denied|read-only file system'; then
         hint="run as the owner of $ROOT and of $VENV, or name another folder in LDMSEG_VENV."
     elif matches 'do not match the hashes'; then
         hint="the download is not the file that was checked: run again; if this stays, report it."
@@ -95,8 +88,7 @@ find_base_python() {
         while IFS= read -r path; do
             found+=" $("$path" -V 2>&1 || true)"
             if supported "$path" && { has_module "$path" ensurepip || has_module "$path" pip; }; then
-                BASE_PYTHON=$path
-                return
+                BASE_PYTHON=$path && return
             fi
         done < <(type -aP "$name" || true)
     done
@@ -114,42 +106,31 @@ make_environment() {
             "free some space, or name a folder on a larger disk in LDMSEG_VENV."
     fi
     if [[ ! -x $PYTHON ]]; then
-        if [[ -n $(ls -A "$VENV" 2>/dev/null) && ! -e $VENV/pyvenv.cfg ]]; then
-            fail "$VENV exists and is not a Python environment." \
-                "move it away, or name another folder in LDMSEG_VENV."
-        fi
+        [[ -z $(ls -A "$VENV" 2>/dev/null) || -e $VENV/pyvenv.cfg ]] || fail \
+            "$VENV exists and is not a Python environment." "move it away, or name another in LDMSEG_VENV."
         find_base_python
-        # pip comes in the next step: Debian's Python can only add it here with python3-venv.
-        must "$BASE_PYTHON" -m venv --without-pip "$VENV"
+        must "$BASE_PYTHON" -m venv --without-pip "$VENV" # with it Debian needs python3-venv
     fi
     supported "$PYTHON" || fail "$VENV has $("$PYTHON" -V 2>&1), not Python 3.10, 3.11 or 3.12." \
         "delete that folder, or name another one in LDMSEG_VENV, and run again."
     say "      $("$PYTHON" -V 2>&1)"
     # pip writes RECORD last: without it a package is there by half, but pip takes it for whole.
     for parent in "$(site_packages)"/*.dist-info; do
-        if [[ ! -f $parent/RECORD ]]; then rm -rf "$parent"; fi
+        if [[ -e $VENV/.ldmseg_installing && ! -f $parent/RECORD ]]; then rm -rf "$parent"; fi
     done
     must touch "$VENV/.ldmseg_installing"
 }
-
 provide_pip() {
     if ! has_module "$PYTHON" pip && ! logged "$PYTHON" -m ensurepip; then
         must "$("$PYTHON" -I -c 'import sys; print(sys._base_executable)')" -m pip --python "$PYTHON" install pip
     fi
     must pip_install "pip>=22" "$SETUPTOOLS" wheel
 }
-
-torch_works() {
-    # torchvision's compiled operators are what a mismatched pair lacks.
-    "$PYTHON" -I - >>"$LOG" 2>&1 <<'PY'
-import torch, torchvision
-
+torch_works() { # compiled operators are what a mismatched torchvision lacks
+    "$PYTHON" -I -c 'import torch, torchvision as v
 assert tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 4), torch.__version__
-boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
-assert torchvision.ops.nms(boxes, torch.ones(1), 0.5).tolist() == [0]
-PY
+assert len(v.ops.nms(torch.rand(1, 4), torch.ones(1), 0.5)) == 1' >>"$LOG" 2>&1
 }
-
 install_torch() {
     local again index=()
     if [[ -n ${LDMSEG_TORCH_INDEX:-} ]]; then index=(--index-url "$LDMSEG_TORCH_INDEX"); fi
@@ -159,37 +140,31 @@ install_torch() {
     done
     torch_works || fail "torch and torchvision are installed, but do not work." "$REINSTALL"
 }
-
 install_project() {
     # A dependency must not replace the pair that was just found to work.
     "$PYTHON" -m pip freeze | grep -E '^(torch|torchvision)==' >"$SCRATCH/constraints.txt" || true
     must pip_install --constraint "$SCRATCH/constraints.txt" --editable "${ROOT}[$EXTRAS]"
     # Some packages bring the OpenCV that needs libGL, which servers lack. Both share one folder.
-    if ! has_module "$PYTHON" cv2; then
-        logged "$PYTHON" -m pip uninstall -y opencv-python opencv-contrib-python \
-            opencv-python-headless opencv-contrib-python-headless || true
-        must pip_install opencv-python-headless
-    fi
+    if has_module "$PYTHON" cv2; then return; fi
+    logged "$PYTHON" -m pip uninstall -y opencv{,-contrib}-python{,-headless} || true
+    must pip_install opencv-python-headless
 }
 
 detectron2_works() { # upstream's own package is called detectron2, the prebuilt one is not
     has_module "$PYTHON" "detectron2.data, detectron2.engine, detectron2.evaluation, detectron2.model_zoo" &&
         { [[ $DETECTRON2 != source ]] || "$PYTHON" -m pip show detectron2 >/dev/null 2>&1; }
 }
-
 install_detectron2() {
     if detectron2_works; then return; fi
-    # The other one goes once this one has arrived, so that a failed build or download breaks nothing.
+    # Run once the new one has arrived, so that a failed build or download breaks nothing.
     local remove=(logged "$PYTHON" -m pip uninstall -y sal-detectron2 detectron2)
     if [[ $DETECTRON2 == source ]]; then
-        command -v git >/dev/null || fail "building Detectron2 needs git." \
-            "apt-get install git g++ (as root), or leave out --detectron2=source."
+        command -v git >/dev/null || fail "building Detectron2 needs git and g++." "apt-get install git g++"
         must "$PYTHON" -m pip wheel --no-build-isolation --no-deps --wheel-dir "$SCRATCH" "$DETECTRON2_SOURCE"
         "${remove[@]}" || true
         must pip_install "$SCRATCH"/detectron2-*.whl
-    else
-        # Its tag is Python 3.10's for the sake of operators that were compiled for another torch; its
-        # Python code runs on all. They stay out, and so does its package `tools`, which hides ours.
+    else # tagged for Python 3.10 by operators compiled for another torch: they stay out, its code
+        # runs on all Pythons; so does its package `tools`, which would hide ours
         say "$DETECTRON2_WHEEL" >"$SCRATCH/detectron2.txt"
         must pip_install --no-deps --require-hashes --only-binary=:all: --python-version 3.10 \
             --implementation cp --abi cp310 --target "$SCRATCH/site" --requirement "$SCRATCH/detectron2.txt"
@@ -199,35 +174,27 @@ install_detectron2() {
     fi
     detectron2_works || fail "Detectron2 is installed, but does not import." "$REINSTALL"
 }
-
 install_panopticapi() {
     if has_module "$PYTHON" panopticapi.evaluation; then return; fi
     say "$PANOPTICAPI" >"$SCRATCH/panopticapi.txt"
-    # --no-deps: it asks for numpy<2, but runs with numpy 2.
-    must pip_install --no-deps --require-hashes --requirement "$SCRATCH/panopticapi.txt"
+    must pip_install --no-deps --require-hashes --requirement "$SCRATCH/panopticapi.txt" # asks for numpy<2
 }
-
 check_installation() {
-    "$PYTHON" -I -W ignore - <<'PY'
-import cv2, detectron2.engine, diffusers, ldmseg_d2, numpy, panopticapi.evaluation, timm, torch
-
+    "$PYTHON" -I -W ignore -c 'import cv2, detectron2.engine, diffusers, ldmseg_d2, numpy, panopticapi.evaluation, timm, torch
 parts = (torch, detectron2, diffusers, timm, numpy, ldmseg_d2)
 print("     ", ", ".join(f"{part.__name__} {part.__version__}" for part in parts))
-cuda = torch.cuda.is_available()
-print("      GPU:", torch.cuda.get_device_name() if cuda else "none found, runs on the CPU")
-PY
+print("      GPU:", torch.cuda.get_device_name() if torch.cuda.is_available() else "none, runs on the CPU")'
 }
 
-# The environment's stamp: line 1 what it depends on, line 2 the extras, line 3 which Detectron2.
+# The stamp: line 1 what it depends on, line 2 the extras (they stay), line 3 which Detectron2.
 stamp_key() {
     { say "$ROOT $VENV $("$PYTHON" -VV)" && cat "$ROOT"/{setup.py,pyproject.toml,tools/install.sh}; } | cksum
 }
-
 up_to_date() {
-    [[ ! -e $VENV/.ldmseg_installing && ${STAMP[1]:-} == "$EXTRAS" ]] || return 1
-    [[ -z $DETECTRON2 || $DETECTRON2 == "${STAMP[2]:-}" ]] || return 1
-    [[ $(stamp_key 2>/dev/null) == "${STAMP[0]}" ]] || return 1
-    has_module "$PYTHON" "cv2, detectron2, panopticapi, torchvision, ldmseg_d2"
+    [[ ! -e $VENV/.ldmseg_installing && ${STAMP[1]:-} == "$EXTRAS" ]] &&
+        [[ -z $DETECTRON2 || $DETECTRON2 == "${STAMP[2]:-}" ]] &&
+        [[ $(stamp_key 2>/dev/null) == "${STAMP[0]}" ]] &&
+        has_module "$PYTHON" "cv2, detectron2, panopticapi, torchvision, ldmseg_d2"
 }
 
 main() {
@@ -248,15 +215,13 @@ main() {
     # These would let packages from outside the environment in, or send packages out of it.
     unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
     export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
-    # One run at a time in this checkout; locked is a file that is there anyway.
-    exec 9<"$ROOT/setup.py"
+    exec 9<"$ROOT/setup.py" # one run at a time in this checkout
     if command -v flock >/dev/null; then flock 9 || true; fi
-    # Extras stay: a later run without them, such as run_tests.sh, must not undo the stamp.
     if [[ -r $VENV/.ldmseg_stamp ]]; then mapfile -t STAMP <"$VENV/.ldmseg_stamp"; fi
     EXTRAS=$(printf '%s\n' dev "${EXTRAS//,/$'\n'}" "${STAMP[1]//,/$'\n'}" | sed '/^$/d' | sort -u | paste -sd, -)
     if up_to_date; then
-        if [[ -z $QUIET ]]; then say "ldmseg_d2 is installed in $shown: nothing to do."; fi
-        return
+        [[ -n $QUIET ]] || say "ldmseg_d2 is installed in $shown: nothing to do."
+        return 0
     fi
     LOG=$(mktemp "${TMPDIR:-/tmp}/ldmseg_install.XXXXXX")
     SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/ldmseg_scratch.XXXXXX")
@@ -279,9 +244,7 @@ main() {
 }
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-VENV=${LDMSEG_VENV:-$ROOT/.venv}
-VENV=${VENV%/}
-[[ $VENV == /* ]] || VENV=$PWD/$VENV
+VENV=$(realpath -ms "${LDMSEG_VENV:-$ROOT/.venv}")
 PYTHON=$VENV/bin/python
 REINSTALL="look for the error at the end of the log; else delete $VENV and run again."
 main "$@"
