@@ -59,7 +59,7 @@ def analyze(cfg: CfgNode) -> dict:
 
     Returns:
         ``parameters``: part to (all, trained); ``flops``: what to operations of one picture, with
-        the keys "step" (one pass of the denoiser; LDMSeg alone), "inference" and "training"
+        the keys "step" (one pass of the denoiser; stage 2 alone), "inference" and "training"
         (forward and backward); ``forwards``: passes of the denoiser for one picture, 0 in stage 1;
         ``least_bytes``: weights, gradients, AdamW's state and the averaged weights, without
         activations.
