@@ -28,8 +28,8 @@ GB = 1e9
 # A step of more operations is not run on a CPU.
 MAX_CPU_FLOPS = 2e12
 HEADER = """\
-| config | parameters / trained, M | GFLOPs a step | UNet passes a picture | GFLOPs a picture \
-| GFLOPs a picture, training | memory of training, GB | of inference, GB |
+| config | parameters / trained, M | GFLOPs a pass | passes a picture | GFLOPs a picture \
+| the same in training | memory of training, GB | of inference, GB |
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 

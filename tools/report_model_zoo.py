@@ -3,7 +3,7 @@
 
 python tools/report_model_zoo.py [--only NAME ...]
 
-Each shipped model has a card beside its weights, ldmseg_d2/model_zoo/NAME.json, that says how it was
+Each shipped model has a card beside its weights, ldmseg_d2/model_zoo/NAME.json: how it was
 trained; this tool adds what it reaches under the key "results", and writes the page from all cards.
 With --only the other models keep the results that they have. Cards of models that are not shipped
 lie in docs/cards/.
