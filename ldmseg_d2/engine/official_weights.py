@@ -124,12 +124,7 @@ def convert_official_weights(
 
 
 def read_parts(path: str) -> dict[str, Any]:
-    """The entries of a published file, without ``module.`` in their names.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged; NeedsPickleError: it says what the file holds and what to do.
-    """
+    """The entries of a published file, without ``module.``; NeedsPickleError says what to do."""
     try:
         checkpoint = read_checkpoint(path)
     except NeedsPickleError as error:
@@ -147,11 +142,7 @@ def read_parts(path: str) -> dict[str, Any]:
 
 
 def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
-    """Which parts the file has: AUTOENCODER_PARTS or DIFFUSION_PARTS.
-
-    Raises:
-        ValueError: parts are missing, or are no state dicts.
-    """
+    """AUTOENCODER_PARTS or DIFFUSION_PARTS; ValueError where parts are missing."""
     known = [name for name in (*AUTOENCODER_PARTS, *DIFFUSION_PARTS) if name in content]
     prefixes = AUTOENCODER_PARTS if known == list(AUTOENCODER_PARTS) else DIFFUSION_PARTS
     missing = [name for name in prefixes if name not in content]

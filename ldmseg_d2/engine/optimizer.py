@@ -109,15 +109,9 @@ def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> f
     """Layer-wise learning-rate decay of fine-tuning (BEiT, arXiv 2106.08254).
 
     Args:
-        encoder: with ``num_layers`` and ``layer_of``, see ImageEncoder.
+        encoder: with ``num_layers`` and ``layer_of(parameter_name)``, see ImageEncoder.
         parameter_name: inside of the encoder.
-        decay: in (0, 1]; 1 is off.
-
-    Returns:
-        decay ^ (num_layers - 1 - layer): 1 at the top.
-
-    Raises:
-        ValueError: `decay` is out of range, or the encoder does not tell its layers.
+        decay: in (0, 1]; 1 is off. The result is decay ^ (num_layers - 1 - layer): 1 at the top.
     """
     if decay == 1.0:
         return 1.0
@@ -163,15 +157,7 @@ def full_model_clip_norm(cfg: CfgNode) -> float | None:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-    """Build the learning-rate schedule, warm-up included; it is stepped after every iteration.
-
-    Args:
-        cfg: reads ``SOLVER``.
-        optimizer: the learning rates of its groups are multiplied, each from its own start.
-
-    Raises:
-        ValueError: FLAT_FRACTION is not in 0..1, or MAX_ITER not positive.
-    """
+    """Build the learning-rate schedule, warm-up included; it is stepped after every iteration."""
     solver = cfg.SOLVER
     if solver.MAX_ITER <= 0:
         raise ValueError(f"SOLVER.MAX_ITER must be positive, got {solver.MAX_ITER}.")

@@ -101,13 +101,7 @@ class TrainStep(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
-        """Do one iteration.
-
-        Raises:
-            FloatingPointError: a loss or the norm of the gradients is not finite; the weights are
-                those of the iteration before.
-            ValueError: the batch cannot be divided into ``accumulation_steps`` equal parts.
-        """
+        """Do one iteration; raises FloatingPointError before the weights would be spoilt."""
         if not self.model.training:
             raise RuntimeError("The model was left in eval mode during training.")
         start = time.perf_counter()

@@ -49,11 +49,6 @@ CHECKPOINTS_TO_KEEP = 3
 class Trainer(DefaultTrainer):
     """Trains any Detectron2 model, on one or several processes, with or without GPUs.
 
-    Example:
-        >>> trainer = Trainer(cfg)  # doctest: +SKIP
-        >>> trainer.resume_or_load(resume=True)  # doctest: +SKIP
-        >>> results = trainer.train()  # doctest: +SKIP
-
     A training that was stopped and resumed ends, on a CPU bit for bit, with the weights that it
     would have had: the random numbers and the data of an iteration depend on its number only.
     """
@@ -64,13 +59,7 @@ class Trainer(DefaultTrainer):
     build_test_loader = staticmethod(build_test_loader)
 
     def __init__(self, cfg: CfgNode) -> None:
-        """
-        Args:
-            cfg: see :func:`ldmseg_d2.engine.load_config`.
-
-        Raises:
-            ValueError: the config does not fit the device or the model.
-        """
+        """Raises ValueError where the config does not fit the device or the model."""
         # Not DefaultTrainer's: it would read the data set before the first iteration is known.
         TrainerBase.__init__(self)
         for name in ("detectron2", "ldmseg_d2"):
@@ -109,9 +98,6 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``.
 
-        Args:
-            resume: continue if there is a checkpoint. Otherwise training starts at iteration 0.
-
         Raises:
             FileNotFoundError, ValueError: the weights are not there or do not fit.
         """
@@ -132,10 +118,7 @@ class Trainer(DefaultTrainer):
         self._build_loader()
 
     def train(self) -> OrderedDict | None:
-        """Train from ``start_iter`` to ``MAX_ITER``, then evaluate.
-
-        Returns:
-            The results of the last evaluation, see :meth:`test`.
+        """Train from ``start_iter`` to ``MAX_ITER``; returns the last evaluation, see :meth:`test`.
 
         Raises:
             FloatingPointError: the loss diverged.
