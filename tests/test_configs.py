@@ -129,7 +129,7 @@ def test_sizes_of_dinov2_vit_b():
 def test_schedule_of_the_paper():
     cfg = get_config("coco/ldmseg_sd15_coco.yaml")
     solver, diffusion = cfg.SOLVER, cfg.MODEL.LDMSEG.DIFFUSION
-    assert (solver.OPTIMIZER, solver.BASE_LR, solver.WEIGHT_DECAY) == ("ADAMW", 1e-4, 0.05)
+    assert (solver.BASE_LR, solver.WEIGHT_DECAY) == (1e-4, 0.05)
     assert (solver.IMS_PER_BATCH, solver.LR_SCHEDULER_NAME) == (256, "WarmupCosineLR")
     assert 100_000 <= solver.MAX_ITER <= 200_000
     clipping = solver.CLIP_GRADIENTS

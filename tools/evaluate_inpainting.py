@@ -75,7 +75,7 @@ def build_study(args: argparse.Namespace) -> InpaintingStudy:
     model = build_model(cfg).eval()
     if not cfg.MODEL.WEIGHTS:
         logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(cfg.MODEL.WEIGHTS)
+    LDMSegCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     dataset = args.dataset or cfg.DATASETS.TEST[0]
     records = load_dataset_dicts([dataset])
     records = records[: args.num] if args.num else records

@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 from ldmseg_d2.config import SAMPLERS, TIMESTEP_SPACINGS
 from ldmseg_d2.engine import LDMSegCheckpointer, load_config
-from ldmseg_d2.engine.config import check_datasets
+from ldmseg_d2.engine.config_reader import check_datasets
 from ldmseg_d2.studies import samplers as study
 from ldmseg_d2.studies import samplers_report as report
 from ldmseg_d2.studies import write_section
@@ -70,7 +70,7 @@ def build_study(args: argparse.Namespace) -> study.SamplerStudy:
     }
     model = build_model(cfg).eval()
     made = study.SamplerStudy(cfg, model, output=args.output, run=run)
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(args.weights)
+    LDMSegCheckpointer(model).load(args.weights)
     return made
 
 

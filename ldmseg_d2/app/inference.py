@@ -19,7 +19,7 @@ from .. import model_zoo
 from ..data import build_dataset_mapper
 from ..engine import load_config
 from ..engine.checkpointer import LDMSegCheckpointer
-from ..engine.config import resolve_config_file
+from ..engine.config_reader import resolve_config_file
 from ..evaluation import WITHOUT_SEGMENTS, predicts_classes
 from .session import Category
 
@@ -87,7 +87,7 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
         )
     weights = cfg.MODEL.WEIGHTS or _shipped_weights(config_file)
     model = build_model(cfg).eval()
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(weights)
+    LDMSegCheckpointer(model).load(weights)
     config_name = os.path.splitext(os.path.basename(config_file))[0]
     loaded = os.path.basename(weights) if weights else "random weights: set MODEL.WEIGHTS"
     return Predictor(

@@ -10,9 +10,9 @@ def add_baseline_config(cfg: CN) -> None:
     Their classes are those of ``MODEL.LDMSEG.NUM_CLASSES`` and ``THING_CLASSES``, or the data
     set's.
     """
-    optimizer = cfg.SOLVER.OPTIMIZER
     add_panoptic_deeplab_config(cfg)
-    cfg.SOLVER.OPTIMIZER = optimizer  # it would be ADAM
+    # Its key is not read: every model trains with AdamW.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
 
     cfg.MODEL.MASK2FORMER = m = CN()
     # A Mask2Former that transformers' save_pretrained wrote: id on the Hugging Face hub, or local

@@ -42,10 +42,9 @@ def add_foreign_config(cfg: CfgNode, meta_arch: str) -> None:
             "operator as its INSTALL.md says, and put its folder on PYTHONPATH; or use "
             "'HFMask2Former', which needs neither"
         ) from error
-    # It overwrites these two.
-    mapper, optimizer = cfg.INPUT.DATASET_MAPPER_NAME, cfg.SOLVER.OPTIMIZER
-    module.add_maskformer2_config(cfg)
-    cfg.INPUT.DATASET_MAPPER_NAME, cfg.SOLVER.OPTIMIZER = mapper, optimizer
+    mapper = cfg.INPUT.DATASET_MAPPER_NAME
+    module.add_maskformer2_config(cfg)  # overwrites it
+    cfg.INPUT.DATASET_MAPPER_NAME = mapper
 
 
 def use_our_mapper(cfg: CfgNode, meta_arch: str) -> None:

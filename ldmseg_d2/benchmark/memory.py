@@ -10,7 +10,7 @@ import sys
 
 from ldmseg_d2.data import build_test_loader
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.memory import measure_here, peak_resident_bytes
+from ldmseg_d2.engine.peak_memory import measure_here, peak_resident_bytes
 
 
 def main(argv: list[str]) -> None:

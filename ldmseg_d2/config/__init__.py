@@ -10,10 +10,10 @@ from detectron2.config import CfgNode as CN
 
 from .benchmark import add_benchmark_config
 from .data_keys import add_data_config
-from .model_keys import add_model_config
+from .model_keys import CHOICES, add_model_config
 from .solver import add_solver_config
 
-__all__ = ["add_ldmseg_config"]
+__all__ = ["CHOICES", "add_ldmseg_config"]
 
 
 def add_ldmseg_config(cfg: CN) -> None:

@@ -2,6 +2,16 @@
 
 from detectron2.config import CfgNode as CN
 
+# Keys with a fixed set of values: a config is checked before anything is built.
+CHOICES = {
+    "MODEL.LDMSEG.ID_ASSIGNMENT": ("random", "matched"),
+    "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ("epsilon", "sample", "v_prediction"),
+    "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ("min_snr", "uniform"),
+    "MODEL.LDMSEG.SAMPLER.NAME": ("DDIM", "DDPM", "DPMSolver++", "UniPC"),
+    "MODEL.LDMSEG.TASK_MODE": ("separate", "joint"),
+    "MODEL.LDMSEG.CLASSIFIER": ("none", "semantic_task", "mask_pooling"),
+}
+
 
 def add_model_config(cfg: CN) -> None:
     """Add the keys of ``MODEL.LDMSEG``, in place."""

@@ -84,7 +84,7 @@ class Demo:
         self.model = build_model(cfg).eval()
         if not cfg.MODEL.WEIGHTS:
             logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
-        LDMSegCheckpointer(self.model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(cfg.MODEL.WEIGHTS)
+        LDMSegCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.steps, self.tasks = steps, list(tasks)
         metadata = MetadataCatalog.get(dataset) if dataset is not None else None
         self.style = Style(depth=build_depth_normalization(cfg) if self.is_ldmseg else None)

@@ -87,8 +87,7 @@ def build_evaluator(
     segments, classes and semantic maps.
 
     Args:
-        cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG.{TASKS,CLASSIFIER,DEPTH}`` and
-            ``TEST.DEPTH_ALIGNMENT``, ``TEST.DEPTH_RANGE``.
+        cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG.{TASKS,CLASSIFIER,DEPTH}``.
         dataset_name: a registered data set; its metadata's ``evaluator_type`` is one of
             ``EVALUATOR_TYPES``.
         output_folder: predictions are written there; None: they are not kept.
@@ -180,15 +179,8 @@ def _build_depth(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluato
         return None
     # A relative depth has neither scale nor zero of its own.
     normalization = _ldmseg(cfg, "DEPTH", {}).get("NORMALIZATION", "relative")
-    default = "none" if normalization == "metric" else "scale_and_shift"
-    least, greatest = cfg.TEST.DEPTH_RANGE
-    return DepthEvaluator(
-        name,
-        folder,
-        alignment=cfg.TEST.DEPTH_ALIGNMENT or default,
-        valid_range=(least, greatest or float("inf")),
-        dataset_dicts=records,
-    )
+    alignment = "none" if normalization == "metric" else "scale_and_shift"
+    return DepthEvaluator(name, folder, alignment=alignment, dataset_dicts=records)
 
 
 def _ldmseg(cfg: CfgNode, key: str, default: Any) -> Any:

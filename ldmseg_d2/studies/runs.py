@@ -18,7 +18,7 @@ from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
 
 from ldmseg_d2.engine import Trainer, load_config
-from ldmseg_d2.engine.config import check_datasets
+from ldmseg_d2.engine.config_reader import check_datasets
 from ldmseg_d2.engine.hooks import EvalHook
 from ldmseg_d2.engine.reporting import write_results
 

@@ -183,19 +183,13 @@ def test_which_models_predict_classes():
 
 def test_relative_depth_is_aligned_and_metric_depth_is_not(rich):
     def abs_rel(**keys):
-        cfg = config("LDMSeg", TASKS=["depth"], **keys.pop("ldmseg", {}))
-        for key, value in keys.items():
-            cfg.TEST[key] = value
+        cfg = config("LDMSeg", TASKS=["depth"], **keys)
         outputs = [{"depth": torch.full((2, 2), 3.0)}]  # the truth is 2 m
         return run_evaluator(build_evaluator(cfg, rich), rich, outputs)["depth"]["AbsRel"]
 
-    metric = {"DEPTH": CfgNode({"NORMALIZATION": "metric"})}
     assert abs_rel() == pytest.approx(0)
-    assert abs_rel(ldmseg={"DEPTH": CfgNode({"NORMALIZATION": "relative"})}) == pytest.approx(0)
-    assert abs_rel(ldmseg=metric) == 0.5
-    assert abs_rel(ldmseg=metric, DEPTH_ALIGNMENT="median") == 0
-    assert abs_rel(DEPTH_ALIGNMENT="none") == 0.5
-    assert abs_rel(DEPTH_ALIGNMENT="none", DEPTH_RANGE=(0.5, 2.5)) == 0.25
+    assert abs_rel(DEPTH=CfgNode({"NORMALIZATION": "relative"})) == pytest.approx(0)
+    assert abs_rel(DEPTH=CfgNode({"NORMALIZATION": "metric"})) == 0.5
 
 
 def test_a_new_evaluator_registers_in_a_few_lines(rich):

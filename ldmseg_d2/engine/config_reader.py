@@ -1,7 +1,6 @@
 """Reading a config file and command-line options, with one clear message for each mistake."""
 
 import difflib
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,31 +13,24 @@ from detectron2.data import DatasetCatalog
 from ldmseg_d2 import config as ldmseg_config
 from ldmseg_d2.baselines import add_baseline_config
 from ldmseg_d2.baselines.foreign_repositories import add_foreign_config, use_our_mapper
+from ldmseg_d2.config.config_files import merge_config_file, merge_options, read_config_file
 from ldmseg_d2.data.augmentations import RESIZE_MODES
 
 from .optimizer import CLIP_TYPES, LR_SCHEDULERS
 from .train_step import PRECISIONS
 
-logger = logging.getLogger(__name__)
-
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 # Keys with a fixed set of values: checked before anything is built.
 CHOICES = {
-    "MODEL.LDMSEG.ID_ASSIGNMENT": ldmseg_config.ID_ASSIGNMENTS,
-    "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ldmseg_config.PREDICTION_TYPES,
-    "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ldmseg_config.LOSS_WEIGHTINGS,
-    "MODEL.LDMSEG.DIFFUSION.BETA_SCHEDULE": ldmseg_config.BETA_SCHEDULES,
-    "MODEL.LDMSEG.DIFFUSION.TIMESTEP_SAMPLING": ldmseg_config.TIMESTEP_SAMPLINGS,
-    "MODEL.LDMSEG.SAMPLER.NAME": ldmseg_config.SAMPLERS,
-    "MODEL.LDMSEG.SAMPLER.TIMESTEP_SPACING": ldmseg_config.TIMESTEP_SPACINGS,
-    "MODEL.LDMSEG.TASK_MODE": ldmseg_config.TASK_MODES,
-    "MODEL.LDMSEG.CLASSIFIER": ldmseg_config.CLASSIFIERS,
+    **ldmseg_config.CHOICES,
     "INPUT.LDMSEG.RESIZE": RESIZE_MODES,
     "SOLVER.AMP.PRECISION": tuple(PRECISIONS),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
     "SOLVER.LR_SCHEDULER_NAME": LR_SCHEDULERS,
 }
+# What yacs raises for keys and values that do not fit.
+YACS_ERRORS = (KeyError, ValueError, AssertionError, TypeError, AttributeError)
 
 
 class ConfigError(ValueError):
@@ -46,7 +38,7 @@ class ConfigError(ValueError):
 
 
 def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool = True) -> CfgNode:
-    """Build a config: Detectron2's defaults, LDMSeg's keys, a file, then options.
+    """Build a config: Detectron2's defaults, this package's keys, a file, then options.
 
     Args:
         config_file: YAML, absolute, or relative to the current folder or to the repository (such
@@ -60,21 +52,15 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
     Raises:
         FileNotFoundError: the file, or one that it inherits from, does not exist.
         ConfigError: an unknown key, a value that does not fit, or a model of another repository
-            that cannot be imported, see :mod:`ldmseg_d2.baselines.foreign_repositories`.
+            that cannot be imported.
 
     Example:
         >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
         10
     """
-    cfg = get_cfg()
-    ldmseg_config.add_ldmseg_config(cfg)
-    add_baseline_config(cfg)
     path = resolve_config_file(config_file) if config_file else ""
     meta_arch = _meta_architecture(path, opts)
-    try:
-        add_foreign_config(cfg, meta_arch)
-    except ImportError as error:
-        raise ConfigError(str(error)) from error
+    cfg = default_config(meta_arch)
     if path:
         _merge_file(cfg, path)
     _merge_options(cfg, list(opts))
@@ -87,11 +73,28 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
                 f"{', '.join(map(repr, choices))}.{_suggest(str(value), choices)}"
             )
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.info("No CUDA on this machine: MODEL.DEVICE is cpu.")
         cfg.MODEL.DEVICE = "cpu"
     if freeze:
         cfg.freeze()
     return cfg
+
+
+def default_config(meta_arch: str = "") -> CfgNode:
+    """All keys with their defaults; those of a ``MODEL.META_ARCHITECTURE`` of others as well."""
+    cfg = get_cfg()
+    ldmseg_config.add_ldmseg_config(cfg)
+    add_baseline_config(cfg)
+    try:
+        add_foreign_config(cfg, meta_arch)
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    return cfg
+
+
+def changed_keys(cfg: CfgNode) -> dict[str, object]:
+    """What a config says otherwise than the defaults: dotted key to value."""
+    defaults = dict(_leaves(default_config(cfg.MODEL.META_ARCHITECTURE)))
+    return {key: value for key, value in _leaves(cfg) if value != defaults.get(key, cfg)}
 
 
 def resolve_config_file(config_file: str) -> str:
@@ -119,11 +122,7 @@ def resolve_config_file(config_file: str) -> str:
 
 
 def check_datasets(cfg: CfgNode) -> None:
-    """Check that the data sets of ``DATASETS.TRAIN`` and ``DATASETS.TEST`` are registered.
-
-    Raises:
-        ConfigError: naming the key, the data set and similar names.
-    """
+    """Raise a ConfigError where DATASETS.TRAIN or TEST names a data set that is not registered."""
     for key in ("TRAIN", "TEST"):
         for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
@@ -139,7 +138,7 @@ def _meta_architecture(path: str, opts: Sequence[str]) -> str:
     if "MODEL.META_ARCHITECTURE" in options:
         return options["MODEL.META_ARCHITECTURE"]
     try:
-        content = CfgNode.load_yaml_with_base(path) if path else {}
+        content = read_config_file(path) if path else {}
         return str(content.get("MODEL", {}).get("META_ARCHITECTURE", ""))
     except Exception:  # _merge_file tells what is wrong with the file
         return ""
@@ -147,14 +146,14 @@ def _meta_architecture(path: str, opts: Sequence[str]) -> str:
 
 def _merge_file(cfg: CfgNode, path: str) -> None:
     try:
-        cfg.merge_from_file(path)
+        merge_config_file(cfg, path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"Config file {path} inherits from (_BASE_) {error.filename}, which does not exist."
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"Config file {path} is not valid YAML: {error}") from error
-    except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
+    except YACS_ERRORS as error:
         raise ConfigError(f"Config file {path}: {_explain(cfg, error)}") from error
 
 
@@ -163,11 +162,16 @@ def _merge_options(cfg: CfgNode, opts: list[str]) -> None:
         raise ConfigError(
             f"Options come in pairs, KEY VALUE, but there are {len(opts)} words: {' '.join(opts)}"
         )
-    for key, value in zip(opts[::2], opts[1::2]):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError, TypeError, AttributeError) as error:
-            raise ConfigError(_explain(cfg, error, key)) from error
+    try:
+        merge_options(cfg, opts)
+    except YACS_ERRORS as error:
+        # yacs tells no key: find the pair.
+        for key, value in zip(opts[::2], opts[1::2]):
+            try:
+                cfg.merge_from_list([key, value])
+            except YACS_ERRORS as reason:
+                raise ConfigError(_explain(cfg, reason, key)) from error
+        raise
 
 
 def _explain(cfg: CfgNode, error: Exception, key: str = "") -> str:
@@ -175,7 +179,8 @@ def _explain(cfg: CfgNode, error: Exception, key: str = "") -> str:
     text = str(error.args[0]) if error.args else str(error)
     unknown = re.search(r"Non-existent (?:config )?key: (\S+)", text)
     if unknown:
-        return f"There is no config key {unknown[1]}.{_suggest(unknown[1], _all_keys(cfg))}"
+        keys = [name for name, _ in _leaves(cfg, nodes=True)]
+        return f"There is no config key {unknown[1]}.{_suggest(unknown[1], keys)}"
     mismatch = re.search(r"^Type mismatch .* vs\. (.*)\) for config key: (\S+)", text, re.DOTALL)
     if mismatch:
         value, key = mismatch.groups()
@@ -202,15 +207,15 @@ def _suggest(word: str, choices: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(by_upper[upper] for upper in close)}?" if close else ""
 
 
-def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
-    return list(_iterate_keys(node, prefix))
-
-
-def _iterate_keys(node: CfgNode, prefix: str) -> Iterator[str]:
+def _leaves(
+    node: CfgNode, prefix: str = "", *, nodes: bool = False
+) -> Iterator[tuple[str, object]]:
+    """Dotted keys and values; with `nodes`, those that hold further keys too."""
     for name, value in node.items():
-        yield f"{prefix}{name}"
+        if nodes or not isinstance(value, CfgNode):
+            yield f"{prefix}{name}", value
         if isinstance(value, CfgNode):
-            yield from _iterate_keys(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{prefix}{name}.", nodes=nodes)
 
 
 def _lookup(cfg: CfgNode, key: str) -> object:

@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 from .analysis import without_weights
 from .ema import ModelEMA
 from .optimizer import build_optimizer
+from .train_step import PRECISIONS
 
 
 def fake_batch(size: int, number: int) -> list[dict]:
@@ -30,7 +31,7 @@ def measure_here(cfg: CfgNode, what: str, number: int, batch: list[dict] | None 
         cfg: of the model.
         what: "train" or "inference".
         number: pictures at once.
-        batch: the pictures; None: grey ones with two segments each, enough for LDMSeg.
+        batch: the pictures; None: those of :func:`fake_batch`, enough for LDMSeg.
     """
     cfg = without_weights(cfg)
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
@@ -40,8 +41,7 @@ def measure_here(cfg: CfgNode, what: str, number: int, batch: list[dict] | None 
         options = cfg.INPUT.LDMSEG
         size = options.TRAIN_SIZE if what == "train" else 0
         batch = fake_batch(size or options.IMAGE_SIZE, number)
-    amp = cfg.SOLVER.AMP
-    precision = torch.float16 if amp.PRECISION == "float16" else torch.bfloat16
+    amp, precision = cfg.SOLVER.AMP, PRECISIONS[cfg.SOLVER.AMP.PRECISION]
     if what == "inference":
         with torch.no_grad():
             model.eval()(batch)
