@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ldmseg_d2.app.annotation_session import FILL_EMPTY, REDRAW_UNKEPT, Category, SessionError
 from ldmseg_d2.app.desk import Desk
 from ldmseg_d2.app.drawing import PHOTO, SEGMENTS, UNCERTAINTY, draw_session, list_segments
-from ldmseg_d2.app.inference import Predictor, complete, load_predictor
-from ldmseg_d2.app.safe_image import Limits, UploadError
-from ldmseg_d2.app.session import REDRAW_UNKEPT, Category, SessionError
+from ldmseg_d2.app.predictor import Predictor, load_predictor
+from ldmseg_d2.app.uploads import Limits, UploadError
 from ldmseg_d2.data import PanopticDatasetMapper
 from ldmseg_d2.data.datasets.scenes import generate_scene, split_seed
 from ldmseg_d2.engine import ConfigError
