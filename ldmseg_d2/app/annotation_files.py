@@ -17,13 +17,14 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from panopticapi.utils import id2rgb
+from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 from pycocotools import mask as mask_util
 
 from ..data.panoptic_annotations import index_segments
+from ..visualization import segment_colors
 from .annotation_session import NO_CLASS, Category, Session, SessionError
-from .uploads import Limits, UploadError, decode_id_png, decode_mask_png, decode_photo, unpack_zip
+from .uploads import Limits, UploadError, decode_photo, decode_png, unpack_zip
 
 # Segments without a class get this one, with an id above all others.
 UNNAMED = "segment"
@@ -80,15 +81,10 @@ def _to_json(session: Session, name: str) -> dict[str, Any]:
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
         "annotations": [{"image_id": 1, "file_name": name, "segments_info": segments}],
         "categories": [
-            {"id": c.id, "name": c.name, "isthing": int(c.isthing), "color": _color(c.id)}
+            {**vars(c), "isthing": int(c.isthing), "color": segment_colors([c.id])[0].tolist()}
             for c in categories
         ],
     }
-
-
-def _color(category_id: int) -> list[int]:
-    """Some colour, which COCO's categories must have."""
-    return [category_id * factor % 256 for factor in (89, 151, 211)]
 
 
 def load_annotation(
@@ -135,7 +131,7 @@ def load_annotation(
     if session is None:
         raise UploadError("There is no photo with these segments: open it first.")
     if kept_name is not None:
-        kept = decode_mask_png(files[kept_name], kept_name)
+        kept = decode_png(files[kept_name], kept_name, "L") > 0
     if not session.ids.shape == labels.shape == kept.shape:
         raise UploadError(
             f"{ids_name} has {labels.shape[1]} x {labels.shape[0]} pixels, the photo "
@@ -167,7 +163,7 @@ def _read_segments(files: dict[str, bytes]) -> tuple[str, np.ndarray, dict[int, 
         stem = next((stem for stem in listed if stem in pngs), None)
         if stem is None:
             raise UploadError(f"None of the PNGs that {names[0]} names is there: load it too.")
-        ids = decode_id_png(files[pngs[stem]], pngs[stem])
+        ids = rgb2id(decode_png(files[pngs[stem]], pngs[stem], "RGB"))
         labels, segments = index_segments(ids, listed[stem]["segments_info"], pngs[stem])
         names_by_id = {c["id"]: str(c["name"]) for c in content.get("categories", [])}
         class_names = {

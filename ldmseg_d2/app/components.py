@@ -11,29 +11,10 @@ from .drawing import VIEWS, list_segments
 from .predictor import Predictor
 
 LEGEND = "White dots: kept. Stripes: empty. Yellow outline: selected."
-_HERE = Path(__file__).parent
 _FRAME = (
     '<div class="frame"><img draggable="false" alt=""><canvas></canvas></div>'
     '<p class="hint">Open a photo to begin.</p>'
 )
-_PICK = """
-element.addEventListener("click", (event) => {
-  const row = event.target.closest("li[data-id]");
-  if (row) trigger("pick", { id: Number(row.dataset.id) });
-});
-"""
-# A file made in the browser: no copy of the annotation stays on the server.
-_DOWNLOAD = """
-watch("value", () => {
-  if (!props.value?.data) return;
-  const bytes = Uint8Array.from(atob(props.value.data), (c) => c.charCodeAt(0));
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([bytes], { type: "application/zip" }));
-  link.download = props.value.name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-});
-"""
 
 
 class Components:
@@ -61,8 +42,10 @@ class Components:
             with gr.Column(scale=2, min_width=230):
                 self.save = _button("Save", variant="primary")
                 _head("Segments")
-                self.list = gr.HTML(list_segments(None, {}), js_on_load=_PICK, elem_id="list")
-        self.saver = gr.HTML(None, html_template="", js_on_load=_DOWNLOAD, visible="hidden")
+                rows, script = list_segments(None, {}), _script("list")
+                self.list = gr.HTML(rows, js_on_load=script, elem_id="list")
+        script = _script("download")
+        self.saver = gr.HTML(None, html_template="", js_on_load=script, visible="hidden")
 
     def _build_files(self) -> None:
         _head("Photo")
@@ -95,10 +78,8 @@ class Components:
         self.redraw = gr.Radio(options, value=FILL_EMPTY, label="Complete draws", elem_id="redraw")
         with gr.Accordion("Sampling", open=False, elem_id="sampling"):
             self.steps = gr.Slider(1, 100, predictor.num_steps, step=1, label="Steps")
-            # PyTorch takes no larger ones.
-            self.seed = gr.Number(
-                predictor.seed, label="Seed", precision=0, minimum=0, maximum=2**31 - 1
-            )
+            limits = {"minimum": 0, "maximum": 2**31 - 1, "precision": 0}
+            self.seed = gr.Number(predictor.seed, label="Seed", **limits)
             self.new_seed = _button("New seed", size="sm")
             self.samples = gr.Slider(1, 16, 1, step=1, label="Samples, for uncertainty")
 
@@ -114,10 +95,7 @@ class Components:
                 True, label="Names", container=False, elem_id="names", scale=1, min_width=84
             )
         self.canvas = gr.HTML(
-            None,
-            html_template=_FRAME,
-            js_on_load=(_HERE / "canvas.js").read_text(encoding="utf-8"),
-            elem_id="canvas",
+            None, html_template=_FRAME, js_on_load=_script("canvas"), elem_id="canvas"
         )
         self.message = gr.HTML(say("Open a photo, or an example."), elem_id="message")
         self.legend = gr.HTML(LEGEND, elem_id="legend")
@@ -127,6 +105,10 @@ def say(message: str, *, is_error: bool = False) -> str:
     """A sentence for the user as HTML, which screen readers read out."""
     kind = ' class="error"' if is_error else ""
     return f'<p role="status" aria-live="polite"{kind}>{html.escape(message)}</p>'
+
+
+def _script(name: str) -> str:
+    return (Path(__file__).parent / f"{name}.js").read_text(encoding="utf-8")
 
 
 def _head(text: str) -> None:

@@ -8,8 +8,9 @@ import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import maximum_position
 
-from ..visualization import draw_panoptic, enlarge, fit
+from ..visualization import enlarge, fit, segment_colors
 from .annotation_session import Session
 
 VIEWS = SEGMENTS, PHOTO, UNCERTAINTY = ("segments", "photo", "uncertainty")
@@ -37,22 +38,22 @@ def draw_session(
         (h, w, 3) uint8 RGB, of a size for screens; and the colour of each segment, "#rrggbb".
     """
     photo = fit(session.photo, _MAX_SIDE)
-    scale = max(1, round(_MIN_SIDE / max(photo.shape)))
-    photo = enlarge(photo, scale)
-    size = photo.shape[1::-1]
-    ids, kept = (_resize(a, size) for a in (session.ids, session.kept.view(np.uint8)))
-    # The colours alone, which the list needs as well.
-    flat = draw_panoptic(np.zeros_like(photo), ids, alpha=1.0, draw_boundaries=False)
-    labels, places = np.unique(ids, return_index=True)
-    colors = {
-        label: "#{:02x}{:02x}{:02x}".format(*flat.reshape(-1, 3)[place])
-        for label, place in zip(labels.tolist(), places)
-        if label
-    }
+    photo = enlarge(photo, max(1, round(_MIN_SIDE / max(photo.shape))))
+    ids, kept = (  # nearest neighbours, about the centres of pixels
+        cv2.resize(values, photo.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        for values in (session.ids, session.kept.view(np.uint8))
+    )
+    # By id: a segment's colour stays when another one is erased.
+    labels = session.segment_ids()
+    palette = segment_colors([0, *labels])
+    colors = {i: "#{:02x}{:02x}{:02x}".format(*color) for i, color in zip(labels, palette[1:])}
     if view == PHOTO or (view == SEGMENTS and not colors):
         return photo, colors
     if view == UNCERTAINTY:
         return _draw_heat(photo, session.uncertainty, opacity), colors
+    flat = palette[np.searchsorted([0, *labels], ids)]
+    stripes = np.add(*np.indices(ids.shape, dtype=np.int32)) // 12 % 2 == 1
+    flat[stripes & (ids == 0)] += 28
     picture = cv2.addWeighted(photo, 1 - opacity, flat, opacity, 0)
     border = np.zeros(ids.shape, np.uint8)
     border[1:] |= ids[1:] != ids[:-1]
@@ -64,33 +65,26 @@ def draw_session(
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, outlines, -1, _SELECTED, thickness=3)
     if names:
-        picture = _write_names(picture, ids, {i: session.segment_name(i) for i in colors})
+        written = {i: session.segment_name(i) for i in np.unique(ids).tolist() if i}
+        picture = _write_names(picture, ids, border, written)
     return picture, colors
 
 
-def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """By nearest neighbours, about the centres of pixels; `size` is (width, height)."""
-    return cv2.resize(values, size, interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def _write_names(picture: np.ndarray, ids: np.ndarray, names: dict[int, str]) -> np.ndarray:
+def _write_names(
+    picture: np.ndarray, ids: np.ndarray, border: np.ndarray, names: dict[int, str]
+) -> np.ndarray:
     """Each name at the innermost point of its segment, where there is room for a line."""
+    # Padded, since the picture's edge is an edge of segments as well.
+    depth = cv2.distanceTransform(np.pad(1 - border, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image, "RGBA")
     size = max(11, round(max(ids.shape) / 48))
     font = ImageFont.load_default(size)
-    for segment, name in names.items():
-        # Padded, since the picture's edge is an edge of the segment as well.
-        mask = np.pad(ids == segment, 1).astype(np.uint8)
-        left, top, width, height = cv2.boundingRect(mask)
-        part = mask[top - 1 : top + height + 1, left - 1 : left + width + 1]
-        depth = cv2.distanceTransform(part, cv2.DIST_L2, 3)
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    for name, (y, x) in zip(names.values(), maximum_position(depth, ids, list(names))):
         if depth[y, x] < size:
             continue
         half = pen.textlength(name, font) / 2 + 4
-        x = np.clip(left + x - 2, half, max(half, ids.shape[1] - half))
-        y = np.clip(top + y - 2, size, ids.shape[0] - size)
+        x = np.clip(x, half, max(half, ids.shape[1] - half))
         box = (x - half, y - size * 0.75, x + half, y + size * 0.75)
         pen.rounded_rectangle(box, 4, fill=(0, 0, 0, 170))
         pen.text((x, y), name, "white", font, anchor="mm")
@@ -135,10 +129,8 @@ def list_segments(session: Session | None, colors: dict[int, str]) -> str:
     for segment in sorted(areas, key=areas.get, reverse=True):
         chosen = ' class="chosen"' if segment == session.selected else ""
         mark = {0: "", areas[segment]: "✓"}.get(kept.get(segment, 0), "◐")
-        # A segment of a few pixels may not be in the reduced picture.
-        color = colors.get(segment, "#888888")
         lines.append(
-            f'<li data-id="{segment}"{chosen}><i style="background:{color}"></i>'
+            f'<li data-id="{segment}"{chosen}><i style="background:{colors[segment]}"></i>'
             f"<b>{html.escape(session.segment_name(segment))}</b>"
             f"<span>{areas[segment] / session.ids.size:.1%}</span><em>{mark}</em></li>"
         )

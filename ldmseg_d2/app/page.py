@@ -1,12 +1,11 @@
 """The annotators' page: which of Gradio's components call what of a :class:`Desk`."""
 
 import base64
-import functools
 import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,71 +30,63 @@ def build_page(predictor: Predictor, limits: Limits) -> gr.Blocks:
         title="ldmseg_d2: annotate", analytics_enabled=False, delete_cache=(600, 600)
     ) as blocks:
         parts = Components(predictor)
-        on = functools.partial(_on, parts, lambda: Desk(predictor, limits))
-        slow = {"trigger_mode": "once", "show_progress": "minimal"}
-        sampling = [parts.steps, parts.seed, parts.samples]
-        on(parts.photo.upload, lambda d, _, path: d.open_photo(*_read(path)), [parts.photo], **slow)
-        on(
-            parts.saved.upload,
-            lambda d, _, paths: d.load(dict(map(_read, paths))),
-            [parts.saved],
-            **slow,
-        )
-        on(parts.example.click, lambda d, _: d.open_example())
-        on(parts.save.click, _save, **slow)
-        on(parts.segment.click, lambda d, _, *sampling: d.draw(None, *sampling), sampling, **slow)
-        on(parts.complete.click, lambda d, _, *how: d.draw(*how), [parts.redraw, *sampling], **slow)
-        on(
-            parts.canvas.stroke,
-            lambda d, event, *how: d.opened.stroke(event.points, event.drag, *how),
-            [parts.tool, parts.brush, parts.category],
-        )
-        on(parts.list.pick, lambda d, event: d.opened.click(event.id))
-        on(parts.new.click, lambda d, _: d.opened.begin_segment())
-        on(parts.category.input, lambda d, _, c: d.opened.set_class(c), [parts.category])
-        on(parts.undo.click, lambda d, _: d.opened.undo())
-        on(parts.redo.click, lambda d, _: d.opened.redo())
-        for change in (parts.view.change, parts.opacity.release, parts.names.change):
-            on(change, lambda d, _: None)
+        _connect(parts, lambda: Desk(predictor, limits))
         parts.new_seed.click(
             lambda: random.randrange(10**6), None, parts.seed, api_visibility="private"
         )
     return blocks
 
 
-def _on(
-    parts: Components,
-    new_desk: Callable[[], Desk],
-    listen: Callable[..., Any],
-    action: Callable[..., Any],
-    inputs: Sequence[Any] = (),
-    *,
-    trigger_mode: str = "multiple",
-    show_progress: str = "hidden",
-) -> None:
-    """Let a component's event run ``action(desk, event, *inputs)`` and show what came of it.
-
-    An action returns the sentence for the user, or None for none; or a tuple of it and a download.
-    """
-
-    def run(
-        desk: Desk | None, view: str, opacity: float, names: bool, event: gr.EventData, *values: Any
-    ) -> tuple[Any, ...]:
-        desk = desk or new_desk()
-        with desk.lock:
-            message, download = _try(action, desk, event, *values)
-            return desk, message, download, *_show(desk, view, opacity / 100, names)
-
+def _connect(parts: Components, new_desk: Callable[[], Desk]) -> None:
+    state = [parts.desk, parts.view, parts.opacity, parts.names]
     shown = [parts.canvas, parts.list, parts.category, parts.legend]
-    listen(
-        run,
-        [parts.desk, parts.view, parts.opacity, parts.names, *inputs],
-        [parts.desk, parts.message, parts.saver, *shown],
-        api_visibility="private",
-        trigger_mode=trigger_mode,
-        show_progress=show_progress,
-        show_progress_on=parts.message,
+
+    def on(listen: Callable[..., Any], action: Callable[..., Any], *inputs: Any, slow=False):
+        """Let an event run ``action(desk, event, *inputs)`` and show what came of it.
+
+        An action returns the sentence for the user, or None; or a tuple of it and a download. While
+        a slow one runs, a second click is not taken.
+        """
+
+        def run(
+            desk: Desk | None, view: str, opacity: float, names: bool, event: gr.EventData, *values
+        ) -> tuple[Any, ...]:
+            desk = desk or new_desk()
+            with desk.lock:
+                message, download = _try(action, desk, event, *values)
+                return desk, message, download, *_show(desk, view, opacity / 100, names)
+
+        listen(
+            run,
+            [*state, *inputs],
+            [parts.desk, parts.message, parts.saver, *shown],
+            api_visibility="private",
+            trigger_mode="once" if slow else "multiple",
+            show_progress="minimal" if slow else "hidden",
+            show_progress_on=parts.message,
+        )
+
+    sampling = [parts.steps, parts.seed, parts.samples]
+    pointer = [parts.tool, parts.brush, parts.category]
+    on(parts.photo.upload, lambda d, _, path: d.open_photo(*_read(path)), parts.photo, slow=True)
+    on(
+        parts.saved.upload,
+        lambda d, _, paths: d.load(dict(map(_read, paths))),
+        parts.saved,
+        slow=True,
     )
+    on(parts.example.click, lambda d, _: d.open_example())
+    on(parts.save.click, _save, slow=True)
+    on(parts.segment.click, lambda d, _, *how: d.draw(None, *how), *sampling, slow=True)
+    on(parts.complete.click, lambda d, _, *how: d.draw(*how), parts.redraw, *sampling, slow=True)
+    on(parts.canvas.stroke, lambda d, e, *how: d.opened.stroke(e.points, e.drag, *how), *pointer)
+    on(parts.list.pick, lambda d, event: d.opened.click(event.id))
+    on(parts.new.click, lambda d, _: d.opened.begin_segment())
+    on(parts.category.input, lambda d, _, category: d.opened.set_class(category), parts.category)
+    on(parts.undo.click, lambda d, _: d.opened.undo())
+    on(parts.redo.click, lambda d, _: d.opened.redo())
+    for change in (parts.view.change, parts.opacity.release, parts.names.change):
+        on(change, lambda d, _: None)
 
 
 def _try(action: Callable[..., Any], *values: Any) -> tuple[Any, Any]:
@@ -151,19 +142,15 @@ def _save(desk: Desk, _: gr.EventData) -> tuple[str, dict[str, Any]]:
 
 
 def serve(predictor: Predictor, *, host: str, port: int | None, limits: Limits) -> None:
-    """Serve the page until it is stopped.
+    """Serve the page at an address until it is stopped.
 
-    Args:
-        predictor: the model.
-        host: address to listen at; 127.0.0.1 is this machine alone.
-        port: None: the first free one from 7860 on.
-        limits: of uploads.
-
-    Raises:
-        OSError: if the port is taken.
+    `port` None is the first free one from 7860 on; OSError: it is taken.
     """
     # Nothing leaves the machine, and nothing is left in the browser.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
+    # System fonts: the page asks no other host for anything.
+    fonts, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    style = {"primary_hue": "blue", "spacing_size": "sm", "text_size": "sm"}
     blocks = build_page(predictor, limits)
     _, url, _ = blocks.queue(default_concurrency_limit=1).launch(
         server_name=host,
@@ -175,14 +162,7 @@ def serve(predictor: Predictor, *, host: str, port: int | None, limits: Limits) 
         ssr_mode=False,
         enable_monitoring=False,
         footer_links=[],
-        # System fonts: the page asks no other host for anything.
-        theme=gr.themes.Default(
-            primary_hue="blue",
-            spacing_size="sm",
-            text_size="sm",
-            font=["system-ui", "sans-serif"],
-            font_mono=["ui-monospace", "monospace"],
-        ),
+        theme=gr.themes.Default(**style, font=fonts, font_mono=mono),
         css_paths=Path(__file__).parent / "page.css",
         prevent_thread_lock=True,
     )

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from panopticapi.utils import rgb2id
 from PIL import Image, ImageOps
 
 # Much used decoders only: no vector formats, no layered documents, no video containers.
@@ -73,20 +72,12 @@ def decode_photo(data: bytes, name: str, limits: Limits) -> tuple[np.ndarray, st
     return np.array(photo), note
 
 
-def decode_id_png(data: bytes, name: str) -> np.ndarray:
-    """COCO's panoptic PNG, id = R + 256 G + 65536 B: (H, W) int32; errors as above."""
+def decode_png(data: bytes, name: str, mode: str) -> np.ndarray:
+    """A PNG's bytes: (H, W, 3) uint8 of mode "RGB", (H, W) of "L"; errors as above."""
     image = _decode(data, name, ("PNG",))
-    if image.mode != "RGB":
-        raise UploadError(
-            f"{name} is no panoptic PNG: its PIL mode is {image.mode!r}, expected 'RGB' with "
-            "id = R + 256 G + 65536 B."
-        )
-    return rgb2id(np.asarray(image))
-
-
-def decode_mask_png(data: bytes, name: str) -> np.ndarray:
-    """A PNG as a mask: (H, W) bool, true where it is not black; errors as above."""
-    return np.asarray(_decode(data, name, ("PNG",)).convert("L")) > 0
+    if image.mode != mode:
+        raise UploadError(f"{name} has PIL mode {image.mode!r}; a saved one has {mode!r}.")
+    return np.asarray(image)
 
 
 def _decode(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:

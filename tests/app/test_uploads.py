@@ -16,7 +16,7 @@ from PIL import Image
 
 from ldmseg_d2.app.annotation_files import load_annotation, safe_stem, save_annotation
 from ldmseg_d2.app.annotation_session import Category, Session, SessionError
-from ldmseg_d2.app.uploads import Limits, UploadError, decode_id_png, decode_photo
+from ldmseg_d2.app.uploads import Limits, UploadError, decode_photo, decode_png
 
 LIMITS = Limits()
 CATEGORIES = [Category(3, "car"), Category(8, "sky", isthing=False)]
@@ -84,12 +84,12 @@ def test_bad_photos_are_refused_with_a_reason(data, message):
     assert str(caught.value).startswith("upload.jpg")
 
 
-def test_id_pngs_must_be_rgb():
+def test_pngs_must_have_the_saved_mode():
     ids = np.arange(600).reshape(20, 30) * 1000
     png = encode(Image.fromarray(id2rgb(ids)), format="PNG")
-    assert (decode_id_png(png, "a") == ids).all()
+    assert (rgb2id(decode_png(png, "a", "RGB")) == ids).all()
     with pytest.raises(UploadError, match="'P'"):
-        decode_id_png(encode(Image.fromarray(COLOURS).convert("P"), format="PNG"), "a")
+        decode_png(encode(Image.fromarray(COLOURS).convert("P"), format="PNG"), "a", "RGB")
 
 
 def make_session(ids, classes=None, kept=None):
