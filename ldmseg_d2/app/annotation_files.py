@@ -37,11 +37,7 @@ def safe_stem(file_name: str) -> str:
 
 
 def save_annotation(session: Session) -> bytes:
-    """A session's segments in COCO panoptic format: the bytes of a zip, see the module.
-
-    Raises:
-        SessionError: if there is no segment.
-    """
+    """The bytes of a zip, see the module; SessionError: there is no segment."""
     if not session.segment_ids():
         raise SessionError("There are no segments to save yet.")
     name = f"{session.name}.png"
@@ -77,7 +73,6 @@ def _to_json(session: Session, name: str) -> dict[str, Any]:
         segments.append({"id": segment, "category_id": category.id, **measures})
     height, width = session.ids.shape
     return {
-        "info": {"description": "Annotated with the page of ldmseg_d2"},
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
         "annotations": [{"image_id": 1, "file_name": name, "segments_info": segments}],
         "categories": [
@@ -88,23 +83,18 @@ def _to_json(session: Session, name: str) -> dict[str, Any]:
 
 
 def load_annotation(
-    files: dict[str, bytes],
-    *,
-    categories: list[Category],
-    current: Session | None = None,
-    limits: Limits,
+    files: dict[str, bytes], categories: list[Category], current: Session | None, limits: Limits
 ) -> tuple[Session, str]:
     """Read what :func:`save_annotation` wrote, or the JSON and PNG of a COCO panoptic annotation.
 
     Args:
         files: bytes by name: one zip; or a JSON, its PNG and, optionally, the photo.
         categories: the page's; classes are recognised by their names.
-        current: the session that is open: its photo is used where the files hold none.
+        current: the session that is open: it is changed where the files hold no photo.
         limits: of each file, those in a zip included.
 
     Returns:
-        The session, and a sentence about what was not taken over, or "". Where the photo is that of
-        `current`, it is `current`, and can be undone.
+        The session, and a sentence about what was not taken over, or "".
 
     Raises:
         UploadError: files that are missing, damaged, too large or do not fit one another.

@@ -52,8 +52,7 @@ class Session:
     """
 
     def __init__(self, photo: np.ndarray, name: str, categories: Sequence[Category] = ()):
-        self.photo = photo
-        self.name = name
+        self.photo, self.name = photo, name
         self.categories = list(categories)
         self.ids = np.zeros(photo.shape[:2], dtype=np.int32)
         self.kept = np.zeros(photo.shape[:2], dtype=bool)
@@ -103,9 +102,6 @@ class Session:
         classes = {i: c for i, c in self.classes.items() if i in present}
         return {"known_ids": ids.astype(np.int64), "known_classes": classes}
 
-    # ---------------------------------------------------------------------------------------------
-    # What an annotator does
-    # ---------------------------------------------------------------------------------------------
     def stroke(
         self, points: Sequence[Sequence[float]], drag: bool, tool: str, brush: float, category: int
     ) -> str:
@@ -132,15 +128,14 @@ class Session:
 
     def click(self, segment: int, tool: str = SELECT) -> str:
         """Select, keep or erase a whole segment; select and keep: or no longer."""
-        mask = self.ids == segment
+        mask, name = self.ids == segment, self.segment_name(segment)
+        if tool == ERASE:
+            return self.erase(mask, name)
         if segment == 0 or not mask.any():
             raise SessionError("There is no segment here.")
-        name = self.segment_name(segment)
         if tool == SELECT:
             self.selected = None if self.selected == segment else segment
             return f"Selected {name}." if self.selected else f"{name} is no longer selected."
-        if tool == ERASE:
-            return self.erase(mask, name)
         keep = not self.kept[mask].all()
         self._remember()
         self.kept[mask] = keep
@@ -148,19 +143,13 @@ class Session:
 
     def keep(self, mask: np.ndarray) -> str:
         """Keep those pixels of a mask (H, W) that belong to segments."""
-        mask = mask & (self.ids != 0)
-        if not mask.any():
-            raise SessionError("There is no segment to keep here.")
-        self._remember()
+        mask = self._covered(mask)
         self.kept |= mask
         return f"Kept {mask.sum()} pixels."
 
     def erase(self, mask: np.ndarray, name: str = "") -> str:
         """Empty the pixels of a mask (H, W), kept or not; `name`: of the segment that it is."""
-        mask = mask & (self.ids != 0)
-        if not mask.any():
-            raise SessionError("There is nothing to erase here.")
-        self._remember()
+        mask = self._covered(mask)
         self.ids[mask] = 0
         self.kept[mask] = False
         self._tidy()
@@ -199,13 +188,11 @@ class Session:
 
     def undo(self) -> str:
         """Take back the last change."""
-        self._move(self._past, self._future, "undo")
-        return "Undone."
+        return self._move(self._past, self._future, "There is nothing to undo.", "Undone.")
 
     def redo(self) -> str:
         """Do again what was undone last."""
-        self._move(self._future, self._past, "redo")
-        return "Done again."
+        return self._move(self._future, self._past, "There is nothing to redo.", "Done again.")
 
     def take_result(
         self,
@@ -221,8 +208,7 @@ class Session:
             ids: (H, W) integers >= 0.
             classes: contiguous class of segments; those that the page has no name for are left out.
             uncertainty: (H, W) in [0, 1], or None.
-            kept: (H, W) bool, the new marks, where nothing of the present segments stays; None:
-                segments keep their marks and classes.
+            kept: (H, W) bool, the new marks; None: segments keep their marks and classes.
         """
         if ids.shape != self.ids.shape:
             raise ValueError(f"the model gave {ids.shape} pixels for a photo of {self.ids.shape}")
@@ -234,12 +220,21 @@ class Session:
         self.uncertainty = uncertainty
         self._tidy()
 
-    def _move(self, source: list[_Packed], target: list[_Packed], verb: str) -> None:
+    def _move(self, source: list[_Packed], to: list[_Packed], nothing: str, done: str) -> str:
         if not source:
-            raise SessionError(f"There is nothing to {verb}.")
-        target.append(self._pack())
+            raise SessionError(nothing)
+        to.append(self._pack())
         packed, self.uncertainty = source.pop()
         self.__dict__.update(pickle.loads(zlib.decompress(packed)))
+        return done
+
+    def _covered(self, mask: np.ndarray) -> np.ndarray:
+        """The part of a mask that is not empty, which changes now."""
+        mask = mask & (self.ids != 0)
+        if not mask.any():
+            raise SessionError("There is no segment here.")
+        self._remember()
+        return mask
 
     def _remember(self) -> None:
         """Keep the state before a change; what was undone is lost."""

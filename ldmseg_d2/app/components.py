@@ -49,13 +49,11 @@ class Components:
 
     def _build_files(self) -> None:
         _head("Photo")
+        photo = {"file_types": ["image"], "elem_id": "photo", "min_width": 96}
+        saved = {"file_count": "multiple", "elem_id": "load", "min_width": 60}
         with gr.Row():
-            self.photo = gr.UploadButton(
-                "Open photo", file_types=["image"], size="md", elem_id="photo", min_width=96
-            )
-            self.saved = gr.UploadButton(
-                "Load", file_count="multiple", size="md", elem_id="load", min_width=60
-            )
+            self.photo = gr.UploadButton("Open photo", size="md", **photo)
+            self.saved = gr.UploadButton("Load", size="md", **saved)
             self.example = _button("Example", min_width=60)
 
     def _build_tools(self, predictor: Predictor) -> None:
@@ -94,9 +92,8 @@ class Components:
             self.names = gr.Checkbox(
                 True, label="Names", container=False, elem_id="names", scale=1, min_width=84
             )
-        self.canvas = gr.HTML(
-            None, html_template=_FRAME, js_on_load=_script("canvas"), elem_id="canvas"
-        )
+        script = _script("canvas")
+        self.canvas = gr.HTML(None, html_template=_FRAME, js_on_load=script, elem_id="canvas")
         self.message = gr.HTML(say("Open a photo, or an example."), elem_id="message")
         self.legend = gr.HTML(LEGEND, elem_id="legend")
 

@@ -1,7 +1,9 @@
 """What one browser tab works on: the photo that is open, files, and calls of the model."""
 
+import base64
 import threading
 import time
+from typing import Any
 
 import numpy as np
 
@@ -13,10 +15,7 @@ from .uploads import Limits, decode_photo
 
 
 class Desk:
-    """What one browser tab works on.
-
-    Every method says in a sentence what it did, and raises :class:`SessionError` or
-    :class:`UploadError`, with a message for the user, where it can do nothing.
+    """Every method says in a sentence what it did; SessionError and UploadError say why it cannot.
 
     Attributes:
         session: the photo that is open, or None.
@@ -52,24 +51,21 @@ class Desk:
 
     def load(self, files: dict[str, bytes]) -> str:
         """Load saved segments: bytes by file name, see :func:`load_annotation`."""
-        categories = self._predictor.categories
         self.session, note = load_annotation(
-            files, categories=categories, current=self.session, limits=self._limits
+            files, self._predictor.categories, self.session, self._limits
         )
         return f"Loaded {self.session.count()} of {self.session.name}. {note}"
 
-    def save(self) -> tuple[str, str, bytes]:
-        """The sentence; the zip's name and bytes."""
-        content, name = save_annotation(self.opened), f"{self.opened.name}_panoptic.zip"
-        return f"Saved {self.opened.count()} as {name}, in your downloads.", name, content
+    def save(self) -> tuple[str, dict[str, Any]]:
+        """The sentence, and the zip as ``name`` and ``data`` (base64)."""
+        data = base64.b64encode(save_annotation(self.opened)).decode()
+        name = f"{self.opened.name}_panoptic.zip"
+        # Numbered: the browser is only told of values that differ from the last one.
+        download = {"name": name, "data": data, "number": time.monotonic_ns()}
+        return f"Saved {self.opened.count()} as {name}, in your downloads.", download
 
     def draw(self, redraw: str | None, steps: int, seed: int | None, num_samples: int) -> str:
-        """Let the model draw.
-
-        Args:
-            redraw: None: from scratch; else what is not given, see :meth:`Session.given`.
-            steps, seed, num_samples: see :meth:`Predictor.complete`; the field may lack a seed.
-        """
+        """Let the model draw what is not given, see :meth:`Session.given`; None: all."""
         session, start = self.opened, time.perf_counter()
         if seed is None:
             raise SessionError("There is no seed: write a number, or press New seed.")

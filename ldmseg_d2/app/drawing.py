@@ -15,9 +15,7 @@ from .annotation_session import Session
 
 VIEWS = SEGMENTS, PHOTO, UNCERTAINTY = ("segments", "photo", "uncertainty")
 # Small photos are enlarged by a whole factor to about the first, large ones reduced to the second.
-_MIN_SIDE = 720
-_MAX_SIDE = 1024
-_SELECTED = (255, 221, 0)
+_MIN_SIDE, _MAX_SIDE = 720, 1024
 
 
 def draw_session(
@@ -47,10 +45,10 @@ def draw_session(
     labels = session.segment_ids()
     palette = segment_colors([0, *labels])
     colors = {i: "#{:02x}{:02x}{:02x}".format(*color) for i, color in zip(labels, palette[1:])}
-    if view == PHOTO or (view == SEGMENTS and not colors):
-        return photo, colors
-    if view == UNCERTAINTY:
+    if view == UNCERTAINTY and session.uncertainty is not None:
         return _draw_heat(photo, session.uncertainty, opacity), colors
+    if view != SEGMENTS or not colors:
+        return photo, colors
     flat = palette[np.searchsorted([0, *labels], ids)]
     stripes = np.add(*np.indices(ids.shape, dtype=np.int32)) // 12 % 2 == 1
     flat[stripes & (ids == 0)] += 28
@@ -63,7 +61,7 @@ def draw_session(
     if session.selected is not None:
         mask = (ids == session.selected).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, _SELECTED, thickness=3)
+        cv2.drawContours(picture, outlines, -1, (255, 221, 0), thickness=3)
     if names:
         written = {i: session.segment_name(i) for i in np.unique(ids).tolist() if i}
         picture = _write_names(picture, ids, border, written)
@@ -91,9 +89,7 @@ def _write_names(
     return np.asarray(image)
 
 
-def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray | None, opacity: float) -> np.ndarray:
-    if uncertainty is None:
-        return photo
+def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray, opacity: float) -> np.ndarray:
     values = cv2.resize(uncertainty, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
     heat = matplotlib.colormaps["inferno"](values.clip(0, 1), bytes=True)[..., :3]
     return cv2.addWeighted(photo, 1 - opacity, np.ascontiguousarray(heat), opacity, 0)

@@ -1,10 +1,8 @@
 """The annotators' page: which of Gradio's components call what of a :class:`Desk`."""
 
-import base64
 import logging
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +74,7 @@ def _connect(parts: Components, new_desk: Callable[[], Desk]) -> None:
         slow=True,
     )
     on(parts.example.click, lambda d, _: d.open_example())
-    on(parts.save.click, _save, slow=True)
+    on(parts.save.click, lambda d, _: d.save(), slow=True)
     on(parts.segment.click, lambda d, _, *how: d.draw(None, *how), *sampling, slow=True)
     on(parts.complete.click, lambda d, _, *how: d.draw(*how), parts.redraw, *sampling, slow=True)
     on(parts.canvas.stroke, lambda d, e, *how: d.opened.stroke(e.points, e.drag, *how), *pointer)
@@ -134,18 +132,8 @@ def _read(path: str) -> tuple[str, bytes]:
         os.unlink(path)
 
 
-def _save(desk: Desk, _: gr.EventData) -> tuple[str, dict[str, Any]]:
-    said, name, content = desk.save()
-    # Numbered: the browser is only told of values that differ from the last one.
-    data = base64.b64encode(content).decode()
-    return said, {"name": name, "data": data, "number": time.monotonic_ns()}
-
-
 def serve(predictor: Predictor, *, host: str, port: int | None, limits: Limits) -> None:
-    """Serve the page at an address until it is stopped.
-
-    `port` None is the first free one from 7860 on; OSError: it is taken.
-    """
+    """Serve the page until it is stopped; `port` None is the first free one from 7860 on."""
     # Nothing leaves the machine, and nothing is left in the browser.
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_RUN_HISTORY="False")
     # System fonts: the page asks no other host for anything.
@@ -157,7 +145,6 @@ def serve(predictor: Predictor, *, host: str, port: int | None, limits: Limits) 
         server_port=port,
         share=False,
         max_file_size=limits.max_bytes,
-        show_error=False,
         quiet=True,
         ssr_mode=False,
         enable_monitoring=False,

@@ -25,6 +25,7 @@ from ..evaluation import WITHOUT_SEGMENTS, predicts_classes
 from .annotation_session import Category
 
 DEFAULT_CONFIG = "scenes/ldmseg_multitask_scenes64.yaml"
+_Completion = tuple[np.ndarray, dict[int, int], np.ndarray | None]
 
 
 @dataclass
@@ -59,24 +60,20 @@ class Predictor:
         steps: int,
         seed: int,
         num_samples: int = 1,
-    ) -> tuple[np.ndarray, dict[int, int], np.ndarray | None]:
+    ) -> _Completion:
         """Segment a photo, or complete the segments that are given.
 
         Args:
             photo: (H, W, 3) uint8 RGB.
             known_ids: (H, W) integers, 0 where nothing is given; None: from scratch.
             known_classes: contiguous class of given ids; only passed to models that know classes.
-            steps: of the sampler, 1 or more.
-            seed: of the noise; one seed, one result.
+            steps, seed: of the sampler; one seed, one result.
             num_samples: masks to draw; the result is their consensus.
 
         Returns:
             * (H, W) int32 ids, 0 is void; given segments under theirs, new ones under others;
             * contiguous class of each segment; empty where the model predicts none;
             * (H, W) float32 uncertainty in [0, 1], or None where the model gave none.
-
-        Raises:
-            ValueError: what the model does not take; its message says why.
         """
         record: dict[str, Any] = {"image_id": 0, "seed": seed}
         if num_samples > 1:
@@ -103,22 +100,18 @@ class Predictor:
         return _read_output(output, names, self.with_classes)
 
 
-def _read_output(
-    output: dict[str, Any], given: list[int], with_classes: bool
-) -> tuple[np.ndarray, dict[int, int], np.ndarray | None]:
+def _read_output(output: dict[str, Any], given: list[int], with_classes: bool) -> _Completion:
     """Give the model's segments the page's ids: given ones theirs, new ones the smallest free."""
     panoptic_seg, segments_info = output["panoptic_seg"]
     labels, inverse = np.unique(panoptic_seg.cpu().numpy(), return_inverse=True)
     free = (i for i in itertools.count(1) if i not in given)
     names = {i: given[i] if i < len(given) else next(free) for i in labels.tolist()}
     ids = np.array(list(names.values()), np.int32)[inverse.reshape(panoptic_seg.shape)]
-    classes = {}
-    if with_classes:
-        classes = {names[s["id"]]: int(s["category_id"]) for s in segments_info if s["id"] in names}
+    # Not the segments that others cover.
+    segments = [s for s in segments_info if with_classes and s["id"] in names]
+    classes = {names[s["id"]]: int(s["category_id"]) for s in segments}
     uncertainty = output.get("uncertainty")
-    if uncertainty is not None:
-        uncertainty = uncertainty.float().cpu().numpy()
-    return ids, classes, uncertainty
+    return ids, classes, None if uncertainty is None else uncertainty.float().cpu().numpy()
 
 
 def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor:
@@ -130,8 +123,7 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
             that belongs to a shipped model gets the shipped weights.
 
     Raises:
-        FileNotFoundError, ConfigError, ValueError: a file or key that is missing or does not fit,
-            or a config of a model that segments no photo.
+        FileNotFoundError, ConfigError, ValueError: what is missing, or does not fit.
     """
     config_file = config_file or model_zoo.get_config_file(DEFAULT_CONFIG)
     cfg = load_config(config_file, [*opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"])
@@ -140,7 +132,13 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
             f"{config_file}: the page needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), "
             f"not {cfg.MODEL.META_ARCHITECTURE}, which makes no segments of a photo"
         )
-    weights = cfg.MODEL.WEIGHTS or _shipped_weights(config_file)
+    cards = map(model_zoo.get_card, model_zoo.list_models())
+    shipped = {
+        os.path.realpath(model_zoo.get_config_file(c["config"])): c["weights"] for c in cards
+    }
+    weights = cfg.MODEL.WEIGHTS or shipped.get(
+        os.path.realpath(resolve_config_file(config_file)), ""
+    )
     model = build_model(cfg).eval()
     LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(weights)
     loaded = os.path.basename(weights) if weights else "random weights: set MODEL.WEIGHTS"
@@ -155,19 +153,9 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
     )
 
 
-def _shipped_weights(config_file: str) -> str:
-    path = os.path.realpath(resolve_config_file(config_file))
-    for card in map(model_zoo.get_card, model_zoo.list_models()):
-        if path == os.path.realpath(model_zoo.get_config_file(card["config"])):
-            return card["weights"]
-    return ""
-
-
 def _read_categories(cfg: CfgNode) -> list[Category]:
-    """Classes of the first data set that the config tests on; none where it is not registered."""
-    if not cfg.DATASETS.TEST:
-        return []
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    """Classes of the first data set that the config tests on; none where there is none."""
+    metadata = MetadataCatalog.get((*cfg.DATASETS.TEST, "none")[0])
     things = metadata.get("thing_dataset_id_to_contiguous_id", {}).values()
     own_ids = metadata.get("stuff_dataset_id_to_contiguous_id", {})
     id_of = {contiguous: own for own, contiguous in own_ids.items()}

@@ -21,12 +21,7 @@ class UploadError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an upload may cost.
-
-    Attributes:
-        max_bytes: of one file, also of one in a zip.
-        max_side: photos with a longer side, in pixels, are reduced to it.
-    """
+    """What one file may cost, also one in a zip; a photo is reduced to ``max_side`` pixels."""
 
     max_bytes: int = 20 * 2**20
     max_side: int = 2048
@@ -99,11 +94,7 @@ def _decode(data: bytes, name: str, formats: Sequence[str]) -> Image.Image:
 
 
 def unpack_zip(data: bytes, name: str, limits: Limits) -> dict[str, bytes]:
-    """The files of a zip by name, in memory: no path in it is ever used as a path here.
-
-    Raises:
-        UploadError: more than :data:`MAX_FILES`, one of too many bytes, or damaged.
-    """
+    """The files of a zip by name, in memory: no path in it is ever used as a path here."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]

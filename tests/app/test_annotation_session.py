@@ -62,7 +62,7 @@ def test_keeping_is_switched_by_click_and_added_by_brush(session):
     assert "16 pixels" in session.keep(box(0, 0, 2, 16))  # the empty row is not kept
     assert not session.kept[0].any() and session.kept[1].all()
     assert "is kept" in session.click(1, "keep")  # kept in part: now as a whole
-    with pytest.raises(SessionError, match="no segment to keep"):
+    with pytest.raises(SessionError, match="no segment here"):
         session.keep(box(0, 0, 1, 16))
 
 
@@ -73,7 +73,7 @@ def test_erasing_empties_and_forgets(session):
     assert session.segment_ids() == [1] and session.classes == {} and session.selected is None
     assert not session.kept.any()
     assert "6 pixels" in session.erase(box(0, 0, 3, 3))
-    with pytest.raises(SessionError, match="nothing to erase"):
+    with pytest.raises(SessionError, match="no segment here"):
         session.erase(box(0, 0, 3, 3))
     with pytest.raises(SessionError, match="no segment here"):
         session.click(2, "keep")

@@ -1,5 +1,6 @@
 """The model behind the page, and what a tab does with it and with files."""
 
+import base64
 import io
 
 import numpy as np
@@ -131,9 +132,9 @@ def test_large_photos_are_reduced_and_saved_that_way(desk):
     photo = encode(Image.new("RGB", (400, 200)), "JPEG")
     assert "400 x 200 to 100 x 50" in desk.open_photo("big.jpg", photo)
     desk.draw(None, *STEPS_SEED_SAMPLES)
-    said, name, content = desk.save()
-    assert name == "big_panoptic.zip" and "2 segments" in said
-    assert "2 segments" in desk.load({name: content})
+    said, download = desk.save()
+    assert download["name"] == "big_panoptic.zip" and "2 segments" in said
+    assert "2 segments" in desk.load({"big.zip": base64.b64decode(download["data"])})
     assert desk.opened.ids.shape == (50, 100)
 
 
