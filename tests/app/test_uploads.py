@@ -8,24 +8,28 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from panopticapi.utils import id2rgb, rgb2id
+from panopticapi.utils import id2rgb
 from PIL import Image
 
 from ldmseg_d2.app.annotation_files import load_annotation, safe_stem, save_annotation
-from ldmseg_d2.app.annotation_session import Category, Session, SessionError
+from ldmseg_d2.app.annotation_session import Category, Session
 from ldmseg_d2.app.uploads import Limits, UploadError, decode_photo
+from ldmseg_d2.data.datasets.register_panoptic import register_panoptic_dataset
+from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator
 
 CATEGORIES = [Category(3, "car"), Category(8, "sky", isthing=False)]
 COLOURS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
 
 def encode(pixels, kind="PNG", **options):
-    with io.BytesIO() as file:
-        Image.fromarray(pixels).save(file, kind, **options)
-        return file.getvalue()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
 
 
 def huge_png(width, height):
@@ -63,12 +67,11 @@ def test_large_photos_are_reduced_and_that_is_said():
         (b"not a photo", "cannot be read as JPEG or PNG"),
         (encode(COLOURS, "GIF"), "another type"),
         (encode(COLOURS, "JPEG")[:-200], "damaged"),
-        (encode(COLOURS)[:-400], "damaged"),
         (huge_png(60_000, 60_000), "too many pixels; at most 50 megapixels"),
         (huge_png(8_000, 8_000), "too many pixels"),  # less than what PIL itself warns of
         (bytes(Limits().max_bytes + 1), "20.0 MB; at most 20 MB"),
     ],
-    ids=["empty", "text", "format", "cut jpeg", "cut png", "bomb", "large", "bytes"],
+    ids=["empty", "text", "format", "damaged", "bomb", "large", "bytes"],
 )
 def test_bad_photos_are_refused_with_a_reason(data, message):
     with pytest.raises(UploadError, match=f"^upload.jpg .*{message}"):
@@ -104,25 +107,34 @@ def test_what_is_saved_is_loaded_again(data):
     assert loaded.classes == {1 + labels.index(i): c for i, c in classes.items()}
 
 
-def test_saved_files_are_coco_panoptic():
-    ids = np.zeros((20, 30), np.int64)
+def test_saved_files_are_a_coco_panoptic_data_set(tmp_path, catalogs):
+    ids = np.zeros((20, 30), np.int32)
     ids[2:5, 3:10] = 7
     ids[10:] = 70_000
     content = save_annotation(make_session(ids, {7: 0}, ids > 0))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        saved = json.loads(archive.read("panoptic.json"))
-        pixels = np.asarray(Image.open(io.BytesIO(archive.read("panoptic/street.png"))))
-        assert archive.read("images/street.png") == encode(COLOURS, compress_level=3)
-    assert (rgb2id(pixels) == ids).all()
-    assert saved["images"] == [{"id": 1, "file_name": "street.png", "height": 20, "width": 30}]
+        archive.extractall(tmp_path)
+    saved = json.loads((tmp_path / "panoptic.json").read_text())
     assert saved["annotations"][0]["segments_info"] == [
         {"id": 7, "category_id": 3, "area": 21, "bbox": [3, 2, 7, 3], "iscrowd": 0},
         {"id": 70_000, "category_id": 9, "area": 300, "bbox": [0, 10, 30, 10], "iscrowd": 0},
     ]
     kinds = [(c["id"], c["name"], c["isthing"]) for c in saved["categories"]]
     assert kinds == [(3, "car", 1), (8, "sky", 0), (9, "segment", 1)]
-    with pytest.raises(SessionError, match="no segments to save"):
-        save_annotation(make_session(ids * 0, {}, ids > 0))
+    assert (np.asarray(Image.open(tmp_path / "images" / "street.png")) == COLOURS).all()
+    register_panoptic_dataset(
+        "app_saved",
+        categories=saved["categories"],
+        image_root=str(tmp_path / "images"),
+        panoptic_root=str(tmp_path / "panoptic"),
+        panoptic_json=str(tmp_path / "panoptic.json"),
+        evaluator_type="class_agnostic_panoptic",
+        how_to_make="press Save",
+    )
+    evaluator = ClassAgnosticPanopticEvaluator("app_saved")
+    panoptic_seg = torch.from_numpy(ids), [{"id": 7}, {"id": 70_000}]
+    evaluator.process(DatasetCatalog.get("app_saved"), [{"panoptic_seg": panoptic_seg}])
+    assert evaluator.evaluate()["panoptic_class_agnostic"]["PQ"] == pytest.approx(100)
 
 
 def test_json_and_png_of_a_data_set_load_onto_the_open_photo():
@@ -146,11 +158,11 @@ def test_json_and_png_of_a_data_set_load_onto_the_open_photo():
 
 
 def zipped(members):
-    with io.BytesIO() as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in members.items():
-                archive.writestr(name, data)
-        return file.getvalue()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
 
 
 JSON = json.dumps({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 9}]}]})
@@ -166,21 +178,16 @@ ONE = encode(np.zeros((2, 3, 3), np.uint8))
         ({"a.zip": zipped({"bomb.json": bytes(Limits().max_bytes + 1)})}, "at most 20 MB"),
         ({"a.png": ONE}, "found 0 JSON"),
         ({"a.json": b"{", "a.png": ONE}, "no COCO panoptic JSON"),
-        ({"a.json": b"[]", "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": b"[" * 100_000, "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": INSTANCES.encode(), "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": JSON.encode(), "b.png": ONE}, "None of the PNGs"),
         ({"a.json": JSON.encode(), "a.png": encode(COLOURS[..., 0])}, "PIL mode 'L'"),
         ({"a.json": JSON.encode(), "a.png": ONE}, "ids .9. are in segments_info but not in"),
-        ({"a.json": JSON.replace("9", "{}").encode(), "a.png": ONE}, "no COCO panoptic JSON"),
     ],
 )
 def test_bad_annotations_are_refused_with_a_reason(files, message):
-    current = make_session(np.ones((2, 3), np.int64), {}, np.ones((2, 3), bool))
-    before = current.ids
     with pytest.raises(UploadError, match=message):
-        load(files, current)
-    assert current.ids is before
+        load(files)
 
 
 def test_paths_in_a_zip_are_only_names(tmp_path, monkeypatch):
