@@ -1,6 +1,5 @@
 """The model behind the page, and what a tab does with it and with files."""
 
-import base64
 import io
 
 import numpy as np
@@ -13,9 +12,8 @@ from ldmseg_d2.app.annotation_session import FILL_EMPTY, REDRAW_UNKEPT, Category
 from ldmseg_d2.app.desk import Desk
 from ldmseg_d2.app.drawing import PHOTO, SEGMENTS, UNCERTAINTY, draw_session, list_segments
 from ldmseg_d2.app.predictor import Predictor, load_predictor
-from ldmseg_d2.app.uploads import Limits, UploadError
+from ldmseg_d2.app.uploads import Limits
 from ldmseg_d2.data import PanopticDatasetMapper
-from ldmseg_d2.engine import ConfigError
 
 STEPS_SEED_SAMPLES = (2, 0, 1)
 BLACK = np.zeros((24, 32, 3), np.uint8)
@@ -56,16 +54,11 @@ def predictor():
     )
 
 
-def encode(image, kind="PNG"):
-    file = io.BytesIO()
-    image.save(file, kind)
-    return file.getvalue()
-
-
 @pytest.fixture
 def desk(predictor):
-    desk = Desk(predictor, Limits(max_side=100))
-    desk.open_photo("a photo.png", encode(Image.effect_noise((32, 24), 60).convert("RGB")))
+    desk, file = Desk(predictor, Limits()), io.BytesIO()
+    Image.effect_noise((32, 24), 60).save(file, "PNG")
+    desk.open_photo("a photo.png", file.getvalue())
     return desk
 
 
@@ -98,6 +91,8 @@ def test_segment_erase_complete_undo(desk):
     assert "2 segments" in desk.draw(None, *STEPS_SEED_SAMPLES)
     session = desk.opened
     assert session.segment_name(2) == "dog 2"
+    with pytest.raises(SessionError, match="no seed"):
+        desk.draw(None, 2, None, 1)
     session.click(2, "erase")
     assert "Completed" in desk.draw(FILL_EMPTY, *STEPS_SEED_SAMPLES)
     # Given segments, and what the model drew in the gap under another id.
@@ -109,28 +104,6 @@ def test_segment_erase_complete_undo(desk):
     desk.draw(REDRAW_UNKEPT, *STEPS_SEED_SAMPLES)
     given = desk._predictor.model.seen["known_ids"]
     assert (given[:, :16] == 1).all() and not given[:, 16:].any()
-
-
-def test_nothing_works_without_a_photo_or_a_seed(desk, predictor):
-    with pytest.raises(SessionError, match="no seed"):
-        desk.draw(None, 2, None, 1)
-    desk = Desk(predictor, Limits())
-    for step in (desk.save, lambda: desk.draw(FILL_EMPTY, *STEPS_SEED_SAMPLES)):
-        with pytest.raises(SessionError, match="Open a photo first"):
-            step()
-    with pytest.raises(UploadError, match="cannot be read"):
-        desk.open_photo("a.png", b"nonsense")
-    assert desk.session is None
-
-
-def test_large_photos_are_reduced_and_saved_that_way(desk):
-    photo = encode(Image.new("RGB", (400, 200)), "JPEG")
-    assert "400 x 200 to 100 x 50" in desk.open_photo("big.jpg", photo)
-    desk.draw(None, *STEPS_SEED_SAMPLES)
-    said, download = desk.save()
-    assert download["name"] == "big_panoptic.zip" and "2 segments" in said
-    assert "2 segments" in desk.load({"big.zip": base64.b64decode(download["data"])})
-    assert desk.opened.ids.shape == (50, 100)
 
 
 def test_pictures_show_what_they_should(desk):
@@ -158,16 +131,13 @@ def test_the_shipped_model_leaves_given_pixels_as_they_are():
     shipped = load_predictor()
     assert shipped.with_classes and "ldmseg_multitask_scenes64.safetensors" in shipped.title
     assert shipped.categories[0] == Category(1, "person") and len(shipped.categories) == 11
-    assert [c.isthing for c in shipped.categories] == [True] * 6 + [False] * 5
+    with pytest.raises(ValueError, match="needs a diffusion model"):
+        load_predictor("configs/scenes/autoencoder_scenes64.yaml")
     desk = Desk(shipped, Limits())
     desk.open_example()
     session = desk.opened
-    drawn = []
-    for seed in (1, 1, 2):
-        desk.draw(None, 4, seed, 1)
-        drawn.append(session.ids)
-    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
-    assert 3 <= len(np.unique(drawn[0])) <= 30
+    desk.draw(None, 4, 1, 1)
+    assert 3 <= len(session.segment_ids()) <= 30
     # A partition that the photo does not suggest, and a hole in it.
     given = 1 + np.add(*np.indices(session.ids.shape)) // 24
     session.take_result(given, {}, kept=np.ones(given.shape, bool))
@@ -175,16 +145,3 @@ def test_the_shipped_model_leaves_given_pixels_as_they_are():
     kept = session.ids != 0
     desk.draw(FILL_EMPTY, 4, 0, 1)
     assert not kept.all() and (session.ids[kept] == given[kept]).all()
-
-
-@pytest.mark.parametrize(
-    "config, opts, error, message",
-    [
-        ("no_such.yaml", [], FileNotFoundError, "no_such.yaml"),
-        ("", ["MODEL.WEIGHT", "x"], ConfigError, "MODEL.WEIGHTS"),
-        ("configs/scenes/autoencoder_scenes64.yaml", [], ValueError, "needs a diffusion model"),
-    ],
-)
-def test_configs_that_do_not_fit(config, opts, error, message):
-    with pytest.raises(error, match=message):
-        load_predictor(config, opts)

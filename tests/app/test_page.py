@@ -39,9 +39,10 @@ def url(tmp_path_factory):
     with open(log, "w") as output:
         command += ["--max-upload-mb", "0.2"]
         server = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    end = time.monotonic() + TIMEOUT / 1000
     try:
         while "The page is at" not in log.read_text():
-            assert server.poll() is None, log.read_text()
+            assert server.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
         assert "Traceback" not in log.read_text(), log.read_text()
