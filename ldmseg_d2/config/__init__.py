@@ -2,7 +2,7 @@
 
 Every key is listed in this folder with its meaning, unit and allowed values: ``model.py`` holds the
 networks, diffusion and thresholds, ``tasks.py`` tasks and classes, ``solver.py`` the
-training, ``baselines.py`` other models, ``benchmark.py`` the benchmark, this file the rest. The
+training, ``baselines.py`` other models, this file the rest. The
 defaults are the paper's (arXiv 2401.10227) wherever it states one; ``configs/`` holds the small
 recipes that differ.
 """
@@ -10,7 +10,6 @@ recipes that differ.
 from detectron2.config import CfgNode as CN
 
 from .baselines import add_baseline_config
-from .benchmark import add_benchmark_config
 from .model import add_model_config
 from .solver import add_solver_config
 from .tasks import CLASSIFIERS, TASK_MODES, add_task_config
@@ -88,7 +87,6 @@ def add_ldmseg_config(cfg: CN) -> None:
     add_model_config(cfg)
     add_task_config(cfg)
     add_baseline_config(cfg)
-    add_benchmark_config(cfg)
 
 
 def _add_input_config(cfg: CN) -> None:

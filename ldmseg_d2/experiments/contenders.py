@@ -1,0 +1,201 @@
+"""What is compared: a config file with its options, and the stages that it needs before it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog
+
+from ldmseg_d2.engine import load_config
+
+SAMPLER_STEPS = "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS"
+# META_ARCHITECTURE of a stage to the key that receives its weights; others start the model itself.
+RECEIVERS = {
+    "LDMSegAutoencoder": "MODEL.LDMSEG.AUTOENCODER.WEIGHTS",
+    "LDMSegDepthAutoencoder": "MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training whose weights another one starts from.
+
+    Attributes:
+        config_file: of the stage.
+        share: of the model's budget.
+        key: of the model's config, receives the weights.
+    """
+
+    config_file: str
+    share: float
+    key: str
+
+    @classmethod
+    def of(cls, config_file: str, share: float, key: str = "") -> "Stage":
+        """A stage whose key, where it is not given, follows from what it trains.
+
+        Raises:
+            FileNotFoundError, ValueError: the config file is not right.
+        """
+        meta_arch = load_config(config_file).MODEL.META_ARCHITECTURE
+        return cls(config_file, share, key or RECEIVERS.get(meta_arch, "MODEL.WEIGHTS"))
+
+    @classmethod
+    def parse(cls, text: str) -> "Stage":
+        """Read "CONFIG:SHARE", such as "configs/scenes/autoencoder_scenes64.yaml:0.25"."""
+        file, _, share = text.rpartition(":")
+        try:
+            number = float(share)
+        except ValueError:
+            raise ValueError(
+                f"--first-stage {text!r}: give CONFIG:SHARE, such as "
+                "configs/scenes/autoencoder_scenes64.yaml:0.25"
+            ) from None
+        return cls.of(file, number)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model that is compared.
+
+    Attributes:
+        name: in tables and folders.
+        config_file: as for ``tools/train_net.py``.
+        opts: keys and values for the model and its stages.
+        weights: evaluated instead of training; empty: the model is trained.
+        stages: trained before the model.
+        steps: of the sampler, in rising order; (0,) for a model that does not sample.
+        own_steps: those of `steps` that stand for the model where there is but one row.
+    """
+
+    name: str
+    config_file: str
+    opts: tuple[Any, ...] = ()
+    weights: str = ""
+    stages: tuple[Stage, ...] = ()
+    steps: tuple[int, ...] = (0,)
+    own_steps: int = 0
+
+    @property
+    def folder(self) -> str:
+        """The name as files can have it."""
+        return re.sub(r"[^a-z0-9.-]+", "_", self.name.lower()).strip("_.")
+
+    def title(self, steps: int) -> str:
+        """Of a row."""
+        return f"{self.name}, {steps} step{'s' * (steps != 1)}" if steps else self.name
+
+
+def make_contender(
+    name: str,
+    config_file: str,
+    *,
+    opts: Sequence[Any] = (),
+    weights: str = "",
+    stages: Sequence[Stage] = (),
+    steps: Sequence[int] = (),
+) -> Contender:
+    """Read a contender's config, and find what cannot work before anything is trained.
+
+    Args:
+        name, config_file, opts, weights: see :class:`Contender`.
+        stages: left out where `weights` are given, and for models that are no LDMSeg.
+        steps: of the sampler; none: the config's own.
+
+    Raises:
+        FileNotFoundError: there is no such config or weights file.
+        ValueError: the config is not right, or the stages leave the model no time.
+    """
+    cfg = load_config(config_file, opts)
+    samples = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
+    if weights and "://" not in weights and not Path(weights).is_file():
+        raise FileNotFoundError(f"the weights of {name}, {weights}: there is no such file")
+    shares = [stage.share for stage in stages]
+    if any(share <= 0 for share in shares) or sum(shares) >= 1:
+        raise ValueError(
+            f"{name}: the shares of the stages before it are {shares}: each must be above 0, and "
+            "their sum below 1, so that the model itself has time left"
+        )
+    own = cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS
+    chosen = tuple(sorted(set(steps))) or (own,)
+    return Contender(
+        name=name,
+        config_file=config_file,
+        opts=tuple(opts),
+        weights=weights,
+        stages=tuple(stages) if samples and not weights else (),
+        steps=chosen if samples else (0,),
+        own_steps=(own if own in chosen else chosen[-1]) if samples else 0,
+    )
+
+
+def read_contenders(
+    config_files: Sequence[str],
+    *,
+    opts: Sequence[Any] = (),
+    weights: Mapping[str, str] | None = None,
+    stages: Sequence[Stage] = (),
+    steps: Sequence[int] = (),
+    dataset: str = "",
+) -> list[Contender]:
+    """The models of a benchmark, each named as its config file.
+
+    Args:
+        config_files: one a model.
+        opts: keys and values for all.
+        weights: files by a model's name; these models are not trained.
+        stages, steps: of those that are LDMSeg, see :func:`make_contender`.
+        dataset: name of the test set; or the common part of two names, such as "scenes" of
+            "scenes_train" and "scenes_val"; empty: what the configs say.
+
+    Raises:
+        FileNotFoundError: there is no such config or weights file.
+        ValueError: two names are equal, `weights` names no model, or the models would learn or be
+            evaluated on different data.
+    """
+    given, used = dict(weights or {}), [*dataset_opts(dataset), *opts]
+    contenders = []
+    for file in config_files:
+        name = Path(file).stem
+        common = {"opts": used, "stages": stages, "steps": steps}
+        contenders.append(make_contender(name, file, weights=given.pop(name, ""), **common))
+    names = [contender.name for contender in contenders]
+    if given:
+        raise ValueError(
+            f"--weights names {', '.join(given)}, which is none of the models {', '.join(names)}"
+        )
+    check_contenders(contenders)
+    return contenders
+
+
+def check_contenders(contenders: Sequence[Contender]) -> None:
+    """Raise ValueError where names are equal, or data differ."""
+    names = [contender.name for contender in contenders]
+    if len({contender.folder for contender in contenders}) < len(names):
+        raise ValueError(f"models need different names, got {', '.join(names)}: rename a file")
+    configs = {c.name: load_config(c.config_file, c.opts) for c in contenders}
+    tests = {name: tuple(cfg.DATASETS.TEST) for name, cfg in configs.items()}
+    if len(set(tests.values())) > 1 or any(len(test) != 1 for test in tests.values()):
+        raise ValueError(
+            f"all models must be evaluated on the same one data set, DATASETS.TEST is {tests}: "
+            "choose it with --dataset"
+        )
+    trains = {c.name: tuple(configs[c.name].DATASETS.TRAIN) for c in contenders if not c.weights}
+    if len(set(trains.values())) > 1:
+        raise ValueError(
+            f"all models must learn from the same data, DATASETS.TRAIN is {trains}: choose it with "
+            "--dataset (scenes stands for scenes_train and scenes_val), or give DATASETS.TRAIN at "
+            "the end of the command"
+        )
+
+
+def dataset_opts(dataset: str) -> list[Any]:
+    """The keys that ``--dataset`` stands for."""
+    if not dataset:
+        return []
+    both = [f"{dataset}_{split}" for split in ("train", "val")]
+    if dataset not in DatasetCatalog and all(name in DatasetCatalog for name in both):
+        return ["DATASETS.TRAIN", (both[0],), "DATASETS.TEST", (both[1],)]
+    return ["DATASETS.TEST", (dataset,)]

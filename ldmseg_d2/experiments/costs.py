@@ -1,0 +1,143 @@
+"""What a model costs at inference: parameters, operations, seconds, memory.
+
+``python -m ldmseg_d2.experiments.costs CONFIG [KEY VALUE ...]`` writes the peak memory of an
+inference as a line of JSON: a process of its own, because a process' largest memory never falls.
+"""
+
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ldmseg_d2.engine import load_config
+
+from .records import REPOSITORY
+
+logger = logging.getLogger(__name__)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All parameters, and those that are trained."""
+    every = list(model.parameters())
+    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
+
+
+@torch.no_grad()
+def picture_flops(model: nn.Module, inputs: dict[str, Any]) -> float:
+    """Operations (2 x MAC) of one picture, with all that the model does, all its steps counted.
+
+    Operators that torch's counter does not know, such as the ROI operators of detectors and
+    deformable sampling, count as none.
+    """
+    # The counter knows the mathematics of attention, and not every fused kernel of it.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model([inputs])
+    return float(counter.get_total_flops())
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """Reads the wall time in seconds, after what a GPU still computes."""
+
+    def now() -> float:
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return now
+
+
+def interleave(
+    calls: Mapping[str, Callable[[int], Any]],
+    *,
+    rounds: int,
+    warm_up: int,
+    clock: Callable[[], float],
+) -> dict[str, list[float]]:
+    """Time several callables in turn, A B C A B C, so that a drifting machine is fair to all.
+
+    Args:
+        calls: by name; each gets the number of the round, to choose its picture by.
+        rounds: that are timed.
+        warm_up: rounds before them.
+        clock: gives the time.
+
+    Returns:
+        By name, each round's time.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(-warm_up, rounds):
+        for name, call in calls.items():
+            start = clock()
+            call(number % rounds)
+            if number >= 0:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    """By name: median and 90th percentile in milliseconds, and the median relative to the first."""
+    found = {
+        name: {
+            "median_ms": float(1000 * np.median(times)),
+            "p90_ms": float(1000 * np.quantile(times, 0.9)),
+        }
+        for name, times in seconds.items()
+    }
+    first = next(iter(found.values()))["median_ms"]
+    return {k: {**times, "relative": times["median_ms"] / first} for k, times in found.items()}
+
+
+def peak_memory(config_file: str, opts: Sequence[Any]) -> dict[str, float] | None:
+    """Peak memory of one picture's inference, measured in a process of its own.
+
+    Returns:
+        ``peak_bytes`` and ``libraries_bytes``, what the process took before there was a model
+        (0 on a GPU, where only tensors count); None, with a warning, where that fails.
+    """
+    command = [sys.executable, "-m", "ldmseg_d2.experiments.costs", config_file, *map(str, opts)]
+    path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    result = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    if result.returncode:
+        logger.warning("measuring memory failed: %s", (result.stderr.splitlines() or ["?"])[-1])
+        return None
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure_memory(config_file: str, opts: Sequence[Any]) -> dict[str, float]:
+    """As :func:`peak_memory`, in this, fresh, process: a grey picture through random weights."""
+    cfg = load_config(config_file, opts, freeze=False)
+    cfg.MODEL.WEIGHTS = ""
+    size = cfg.INPUT.LDMSEG.IMAGE_SIZE
+    image = torch.full((3, size, size), 127, dtype=torch.uint8)
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+    before = 0.0 if on_gpu else resident_bytes()
+    model = build_model(cfg).eval()
+    with torch.no_grad():
+        model([{"image": image, "height": size, "width": size, "image_id": 0}])
+    peak = float(torch.cuda.max_memory_allocated()) if on_gpu else resident_bytes()
+    return {"peak_bytes": peak, "libraries_bytes": before}
+
+
+def resident_bytes() -> float:
+    """This process' largest resident memory so far."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(largest * (1 if sys.platform == "darwin" else 1024))
+
+
+if __name__ == "__main__":
+    logging.getLogger("ldmseg_d2").setLevel(logging.ERROR)
+    sys.stdout.write(json.dumps(measure_memory(sys.argv[1], sys.argv[2:])) + "\n")
