@@ -10,10 +10,8 @@ SECONDS = {"s": 1, "m": 60, "h": 3600}
 class Budget:
     """What a model's training may take, all its stages together.
 
-    Attributes:
-        seconds: of training iterations: CPU time of the process on a CPU, wall time on a GPU. None:
-            `iterations` counts instead.
-        iterations: of training; shared out among stages as a time is.
+    Seconds of its iterations, CPU time of the process on a CPU and wall time on a GPU; or, where
+    they are None, a number of iterations.
     """
 
     seconds: float | None = None
@@ -23,12 +21,10 @@ class Budget:
     def parse(cls, text: str) -> "Budget":
         """Read "90s", "20m", "1.5h" or "iters:2000".
 
-        Raises:
-            ValueError: for anything else, and for 0.
+        Raises ValueError for anything else, and for 0.
 
-        Example:
-            >>> Budget.parse("20m").seconds, Budget.parse("iters:2000").iterations
-            (1200.0, 2000)
+        >>> Budget.parse("20m").seconds, Budget.parse("iters:2000").iterations
+        (1200.0, 2000)
         """
         time = re.fullmatch(r"(\d+(?:\.\d*)?)([smh])", text)
         if time and float(time[1]) > 0:

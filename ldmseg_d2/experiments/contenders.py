@@ -20,40 +20,23 @@ RECEIVERS = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A training whose weights another one starts from.
-
-    Attributes:
-        config_file: of the stage.
-        share: of the model's budget.
-        key: of the model's config, receives the weights.
-    """
+    """A training with a share of the model's budget, whose weights a key of the model receives."""
 
     config_file: str
     share: float
     key: str
 
     @classmethod
-    def of(cls, config_file: str, share: float, key: str = "") -> "Stage":
-        """A stage whose key, where it is not given, follows from what it trains.
-
-        Raises:
-            FileNotFoundError, ValueError: the config file is not right.
-        """
-        meta_arch = load_config(config_file).MODEL.META_ARCHITECTURE
-        return cls(config_file, share, key or RECEIVERS.get(meta_arch, "MODEL.WEIGHTS"))
-
-    @classmethod
     def parse(cls, text: str) -> "Stage":
-        """Read "CONFIG:SHARE", such as "configs/scenes/autoencoder_scenes64.yaml:0.25"."""
+        """Read "CONFIG:SHARE"; the key follows from what the config trains."""
         file, _, share = text.rpartition(":")
-        try:
-            number = float(share)
-        except ValueError:
+        if not re.fullmatch(r"0?\.\d+", share):
             raise ValueError(
                 f"--first-stage {text!r}: give CONFIG:SHARE, such as "
                 "configs/scenes/autoencoder_scenes64.yaml:0.25"
-            ) from None
-        return cls.of(file, number)
+            )
+        meta_arch = load_config(file).MODEL.META_ARCHITECTURE
+        return cls(file, float(share), RECEIVERS.get(meta_arch, "MODEL.WEIGHTS"))
 
 
 @dataclass(frozen=True)
@@ -61,11 +44,8 @@ class Contender:
     """A model that is compared.
 
     Attributes:
-        name: in tables and folders.
-        config_file: as for ``tools/train_net.py``.
-        opts: keys and values for the model and its stages.
-        weights: evaluated instead of training; empty: the model is trained.
-        stages: trained before the model.
+        opts: keys and values for the model and its stages, on top of the config file.
+        weights: evaluated instead of training; empty: the model is trained, after its stages.
         steps: of the sampler, in rising order; (0,) for a model that does not sample.
         own_steps: those of `steps` that stand for the model where there is but one row.
     """
@@ -99,10 +79,7 @@ def make_contender(
 ) -> Contender:
     """Read a contender's config, and find what cannot work before anything is trained.
 
-    Args:
-        name, config_file, opts, weights: see :class:`Contender`.
-        stages: left out where `weights` are given, and for models that are no LDMSeg.
-        steps: of the sampler; none: the config's own.
+    Stages and steps are of LDMSeg alone; without steps it has the config's own.
 
     Raises:
         FileNotFoundError: there is no such config or weights file.
@@ -136,9 +113,8 @@ def read_contenders(
     *,
     opts: Sequence[Any] = (),
     weights: Mapping[str, str] | None = None,
-    stages: Sequence[Stage] = (),
-    steps: Sequence[int] = (),
     dataset: str = "",
+    **shared: Any,
 ) -> list[Contender]:
     """The models of a benchmark, each named as its config file.
 
@@ -146,48 +122,44 @@ def read_contenders(
         config_files: one a model.
         opts: keys and values for all.
         weights: files by a model's name; these models are not trained.
-        stages, steps: of those that are LDMSeg, see :func:`make_contender`.
         dataset: name of the test set; or the common part of two names, such as "scenes" of
             "scenes_train" and "scenes_val"; empty: what the configs say.
+        shared: ``stages`` and ``steps`` of all, see :func:`make_contender`.
 
     Raises:
         FileNotFoundError: there is no such config or weights file.
-        ValueError: two names are equal, `weights` names no model, or the models would learn or be
-            evaluated on different data.
+        ValueError: `weights` names no model; see also :func:`check_contenders`.
     """
-    given, used = dict(weights or {}), [*dataset_opts(dataset), *opts]
+    given, opts = dict(weights or {}), [*dataset_opts(dataset), *opts]
     contenders = []
     for file in config_files:
         name = Path(file).stem
-        common = {"opts": used, "stages": stages, "steps": steps}
-        contenders.append(make_contender(name, file, weights=given.pop(name, ""), **common))
-    names = [contender.name for contender in contenders]
+        own = given.pop(name, "")
+        contenders.append(make_contender(name, file, opts=opts, weights=own, **shared))
     if given:
-        raise ValueError(
-            f"--weights names {', '.join(given)}, which is none of the models {', '.join(names)}"
-        )
+        names = ", ".join(contender.name for contender in contenders)
+        raise ValueError(f"--weights names {', '.join(given)}, which is none of the models {names}")
     check_contenders(contenders)
     return contenders
 
 
 def check_contenders(contenders: Sequence[Contender]) -> None:
-    """Raise ValueError where names are equal, or data differ."""
+    """Raise ValueError where names are equal, or models would not see the same data."""
     names = [contender.name for contender in contenders]
     if len({contender.folder for contender in contenders}) < len(names):
-        raise ValueError(f"models need different names, got {', '.join(names)}: rename a file")
-    configs = {c.name: load_config(c.config_file, c.opts) for c in contenders}
-    tests = {name: tuple(cfg.DATASETS.TEST) for name, cfg in configs.items()}
+        raise ValueError(f"models need different names, got {', '.join(names)}")
+    configs = {c.name: load_config(c.config_file, c.opts).DATASETS for c in contenders}
+    tests = {name: tuple(datasets.TEST) for name, datasets in configs.items()}
+    trains = {c.name: tuple(configs[c.name].TRAIN) for c in contenders if not c.weights}
     if len(set(tests.values())) > 1 or any(len(test) != 1 for test in tests.values()):
         raise ValueError(
             f"all models must be evaluated on the same one data set, DATASETS.TEST is {tests}: "
             "choose it with --dataset"
         )
-    trains = {c.name: tuple(configs[c.name].DATASETS.TRAIN) for c in contenders if not c.weights}
     if len(set(trains.values())) > 1:
         raise ValueError(
             f"all models must learn from the same data, DATASETS.TRAIN is {trains}: choose it with "
-            "--dataset (scenes stands for scenes_train and scenes_val), or give DATASETS.TRAIN at "
-            "the end of the command"
+            "--dataset (scenes stands for scenes_train and scenes_val)"
         )
 
 

@@ -1,10 +1,9 @@
-"""What a model costs at inference: parameters, operations, seconds, memory.
+"""What a model costs at inference: operations, seconds, memory.
 
 ``python -m ldmseg_d2.experiments.costs CONFIG [KEY VALUE ...]`` writes the peak memory of an
-inference as a line of JSON: a process of its own, because a process' largest memory never falls.
+inference, in bytes: a process of its own, because a process' largest memory never falls.
 """
 
-import json
 import logging
 import os
 import resource
@@ -26,12 +25,6 @@ from ldmseg_d2.engine import load_config
 from .records import REPOSITORY
 
 logger = logging.getLogger(__name__)
-
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters, and those that are trained."""
-    every = list(model.parameters())
-    return sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
 
 
 @torch.no_grad()
@@ -69,8 +62,7 @@ def interleave(
 
     Args:
         calls: by name; each gets the number of the round, to choose its picture by.
-        rounds: that are timed.
-        warm_up: rounds before them.
+        rounds, warm_up: that are timed, and before them.
         clock: gives the time.
 
     Returns:
@@ -99,12 +91,10 @@ def summarize(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, flo
     return {k: {**times, "relative": times["median_ms"] / first} for k, times in found.items()}
 
 
-def peak_memory(config_file: str, opts: Sequence[Any]) -> dict[str, float] | None:
-    """Peak memory of one picture's inference, measured in a process of its own.
+def peak_memory(config_file: str, opts: Sequence[Any]) -> float | None:
+    """Peak bytes of one picture's inference in a process of its own, its libraries included.
 
-    Returns:
-        ``peak_bytes`` and ``libraries_bytes``, what the process took before there was a model
-        (0 on a GPU, where only tensors count); None, with a warning, where that fails.
+    On a GPU those of its tensors. None, with a warning, where that fails.
     """
     command = [sys.executable, "-m", "ldmseg_d2.experiments.costs", config_file, *map(str, opts)]
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -114,30 +104,24 @@ def peak_memory(config_file: str, opts: Sequence[Any]) -> dict[str, float] | Non
     if result.returncode:
         logger.warning("measuring memory failed: %s", (result.stderr.splitlines() or ["?"])[-1])
         return None
-    return json.loads(result.stdout.splitlines()[-1])
+    return float(result.stdout.splitlines()[-1])
 
 
-def measure_memory(config_file: str, opts: Sequence[Any]) -> dict[str, float]:
+def measure_memory(config_file: str, opts: Sequence[Any]) -> float:
     """As :func:`peak_memory`, in this, fresh, process: a grey picture through random weights."""
     cfg = load_config(config_file, opts, freeze=False)
     cfg.MODEL.WEIGHTS = ""
     size = cfg.INPUT.LDMSEG.IMAGE_SIZE
     image = torch.full((3, size, size), 127, dtype=torch.uint8)
-    on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
-    before = 0.0 if on_gpu else resident_bytes()
     model = build_model(cfg).eval()
     with torch.no_grad():
         model([{"image": image, "height": size, "width": size, "image_id": 0}])
-    peak = float(torch.cuda.max_memory_allocated()) if on_gpu else resident_bytes()
-    return {"peak_bytes": peak, "libraries_bytes": before}
-
-
-def resident_bytes() -> float:
-    """This process' largest resident memory so far."""
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        return float(torch.cuda.max_memory_allocated())
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return float(largest * (1 if sys.platform == "darwin" else 1024))
 
 
 if __name__ == "__main__":
     logging.getLogger("ldmseg_d2").setLevel(logging.ERROR)
-    sys.stdout.write(json.dumps(measure_memory(sys.argv[1], sys.argv[2:])) + "\n")
+    sys.stdout.write(f"{measure_memory(sys.argv[1], sys.argv[2:])}\n")

@@ -32,21 +32,17 @@ def generate_mosaic(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws mosaic number `index` of the stream `seed`.
 
-    Args:
-        seed, index: 0 or more.
-        num_segments: K, 1 or more, at most size^2 / 9.
-        size: side of the square picture, pixels.
-
     Returns:
-        The photo (size, size, 3) uint8 RGB, and ids (size, size) int64, each of 1..K present.
+        The photo (size, size, 3) uint8 RGB, and ids (size, size) int64, each of 1..num_segments
+        present.
 
     Raises:
         ValueError: more segments than fit.
     """
-    if not 1 <= num_segments <= size**2 // MIN_PIXELS_A_SEGMENT:
+    if num_segments * MIN_PIXELS_A_SEGMENT > size**2:
         raise ValueError(
-            f"{num_segments} segments do not fit a mosaic of {size}x{size} pixels: allowed are "
-            f"1..{size**2 // MIN_PIXELS_A_SEGMENT}"
+            f"{num_segments} segments do not fit a mosaic of {size}x{size} pixels, which is "
+            f"INPUT.LDMSEG.IMAGE_SIZE: allowed are {size**2 // MIN_PIXELS_A_SEGMENT}"
         )
     rng = np.random.default_rng([seed, index])
     side = int(np.ceil(np.sqrt(num_segments)))
@@ -68,19 +64,12 @@ def prepare_mosaics(name: str, root: Path, *, number: int, size: int, seed: int)
     """Write pictures and register them as the data set `name`, without classes.
 
     Numbers of segments are log-uniform in 1..255: as many pictures have 4 to 15 as 16 to 63.
-
-    Args:
-        name: for ``cfg.DATASETS``; a data set of this name is replaced.
-        root: folder; pictures that are there with the same arguments are left as they are.
-        number: of pictures.
-        size, seed: see :func:`generate_mosaic`.
-
-    Raises:
-        ValueError: pictures with other arguments are there.
+    Pictures that are in `root` with the same arguments are left as they are; with others it raises
+    ValueError.
     """
     info, path = {"number": number, "size": size, "seed": seed}, root / "mosaics.json"
     if path.is_file() and json.loads(path.read_text()) != info:
-        raise ValueError(f"{root} holds other mosaics than {info}: delete it or choose --output")
+        raise ValueError(f"{root} holds other mosaics than {info}: choose another --output")
     photos, panoptic = root / "photos", root / "panoptic"
     if not path.is_file():
         photos.mkdir(parents=True, exist_ok=True)
@@ -101,7 +90,7 @@ def prepare_mosaics(name: str, root: Path, *, number: int, size: int, seed: int)
 
 def prepare_study_mosaics(study: Study, output: Path) -> None:
     """The pictures that a study asks for, as "mosaics_train" and "mosaics_val", below `output`."""
-    if study.mosaics is None:
+    if not study.mosaics:
         return
     base = study.contenders[0]
     size = load_config(base.config_file, base.opts).INPUT.LDMSEG.IMAGE_SIZE

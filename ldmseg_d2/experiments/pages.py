@@ -10,14 +10,8 @@ from pathlib import Path
 def write_section(page: str | Path, name: str, lines: Sequence[str], *, header: str) -> None:
     """Replace what is between ``<!-- NAME -->`` and ``<!-- /NAME -->``; the rest stays.
 
-    Args:
-        page: Markdown; made where it does not exist. A section that it lacks is added at its end.
-        name: of the section.
-        lines: the new content.
-        header: beginning of a page that does not exist yet.
-
-    Raises:
-        ValueError: if the markers are not there once each, in this order.
+    A section that the page lacks is added at its end; a page that does not exist begins with
+    `header`. Raises ValueError if the markers are not there once each, in this order.
     """
     page = Path(page)
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -43,17 +37,7 @@ def picture_path(page: str | Path, name: str) -> Path:
 def copy_pictures(
     page: str | Path, name: str, pictures: Mapping[str, str], folder: Path
 ) -> dict[str, str]:
-    """Copy a section's pictures beside its page.
-
-    Args:
-        page: Markdown.
-        name: of the section; the copies' names begin with it.
-        pictures: caption to file name in `folder`.
-        folder: where they were drawn.
-
-    Returns:
-        Caption to path, relative to the page.
-    """
+    """Copy pictures, caption to file in `folder`, beside a page; caption to path from there."""
     found = {}
     for caption, file in pictures.items():
         target = picture_path(page, f"{name}_{Path(file).stem}")

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from PIL import Image
 
-from ldmseg_d2.engine.demo import MIN_SIDE, Demo
-from ldmseg_d2.visualization import draw_annotations, draw_outputs, enlarge, grid, shrink
+from ldmseg_d2.engine.demo import Demo
+from ldmseg_d2.visualization import grid, shrink
 
 # A wider panel is made smaller: photos would be megabytes.
 MAX_WIDTH = 1600
+TRUTH = "ground truth"  # as Demo calls it
 # The two qualities that are drawn: key of the results, title.
 QUALITIES = (("panoptic_seg", "PQ"), ("panoptic_class_agnostic", "PQ, class-agnostic"))
 
@@ -94,13 +94,12 @@ def _finish(figure: Figure, panels: Sequence[Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-@torch.no_grad()
 def draw_panel(
     models: Mapping[str, tuple[Demo, Callable[[], None]]],
     records: Sequence[dict[str, Any]],
     path: Path,
 ) -> None:
-    """Write a picture: a row a photo; the photo, its ground truth, and every model's segments.
+    """Write a picture: a row a photo; the photo, its ground truth, and every model's first result.
 
     Args:
         models: by title: the model, and what prepares it for its turn.
@@ -109,28 +108,19 @@ def draw_panel(
     """
     rows, titles = [], []
     for record in records:
-        row: list[Any] = []
-        names = ["photo"]
+        row: dict[str, Any] = {}
         for title, (demo, prepare) in models.items():
-            loaded = demo.load(record)
-            photo, truth = loaded["photo"], loaded["truth"]
-            # No names: the segments have the colours of the true ones.
-            style = demo.style._replace(
-                scale=max(1, MIN_SIDE // max(photo.shape[:2])), class_names=None
-            )
-            if not row:
-                row.append(enlarge(photo, style.scale))
-                drawn = draw_annotations(photo, truth, style)
-                if "panoptic" in drawn:
-                    row.append(drawn["panoptic"])
-                    names.append("ground truth")
             prepare()
-            panels = draw_outputs(photo, demo.model([loaded["inputs"]])[0], style, truth)
-            shown = panels.get("panoptic", next(iter(panels.values()), None))
-            if shown is not None:
-                row.append(shown)
-                names.append(title)
-        rows.append(row)
-        titles.append(names)
+            sheet = demo.segment(**demo.load(record))
+            names = [name for line in sheet.titles for name in line]
+            panels = [panel for line in sheet.rows for panel in line]
+            result = next(i for i, name in enumerate(names) if name not in ("photo", TRUTH))
+            row.setdefault("photo", panels[0])
+            for name, panel in zip(names, panels, strict=True):
+                if name in (TRUTH, "true panoptic"):
+                    row.setdefault(TRUTH, panel)
+            row[title] = panels[result]
+        rows.append(list(row.values()))
+        titles.append(list(row))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(shrink(grid(rows, titles), MAX_WIDTH)).save(path)

@@ -3,8 +3,8 @@
 import json
 import logging
 import platform
+import re
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -22,13 +22,7 @@ PACKAGES = ("torchvision", "diffusers", "transformers", "timm", "numpy")
 
 
 def once(path: Path, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
-    """Read what was measured before with the same settings, or measure and keep it.
-
-    Args:
-        path: JSON file where it is kept; what was measured with other settings is replaced.
-        settings: which it depends on, as JSON.
-        make: gives the result, as JSON.
-    """
+    """Read from a JSON file what was measured before with the same settings, or measure it."""
     wanted = as_json(settings)
     if path.is_file():
         kept = json.loads(path.read_text())
@@ -84,7 +78,6 @@ def environment(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if on_gpu else f"{cpu_name()} (CPU)",
         "threads": torch.get_num_threads(),
         "clock": "wall time" if on_gpu else "CPU time",
-        "platform": f"{sys.platform} {platform.machine()}",
     }
 
 
@@ -103,11 +96,7 @@ def commit() -> str:
 
 
 def cpu_name() -> str:
-    """As the system calls it, or its kind."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.machine()
+    """As Linux calls it, or its kind."""
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", path.read_text() if path.is_file() else "")
+    return found[1] if found else platform.machine()

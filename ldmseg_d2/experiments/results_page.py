@@ -9,7 +9,7 @@ from ldmseg_d2.engine.reporting import write_results
 from .pages import copy_pictures, write_section
 from .plots import plot_latency, plot_training
 from .study_file import Study
-from .tables import counts_table, limits_table, own_results, quality_table, speed_table, study_table
+from .tables import counts_table, quality_table, speed_table, study_table
 
 BENCHMARK_HEADER = "# Benchmark\n\nModels of different kinds side by side (`tools/benchmark.py`).\n"
 STUDY_HEADER = "# Studies\n\nOne thing changed at a time (`tools/study.py`).\n"
@@ -85,14 +85,7 @@ def page_section(
     images: Mapping[str, str],
     study: Study | None = None,
 ) -> list[str]:
-    """The lines of a section.
-
-    Args:
-        found: what :meth:`ldmseg_d2.experiments.Runner.run` gives.
-        command: that made it.
-        images: caption to path, relative to the page.
-        study: whose rows are shown; None: a benchmark's tables.
-    """
+    """The lines of a section, see :func:`write_report`; `images`: caption to path."""
     models, settings = found["models"], found["settings"]
     name = "" if study is None else f"{study.name}: "
     lines = [f"## {name}{settings['dataset']}, {settings['budget']}", ""]
@@ -103,15 +96,6 @@ def page_section(
         lines += [f"{text} With one seed, differences under 3 PQ are noise.", ""]
     else:
         lines += [quality_table(models), "", speed_table(models), ""]
-    limits = [r["limits"] for r in own_results(models[0]) if "limits" in r]
-    if study is None and limits:
-        low, high = limits[0]["edges"]
-        lines += [limits_table(models), ""]
-        lines += [
-            f"Small segments have at most {low:.0f} px, large ones more than {high:.0f} px (thirds "
-            "of the true segments).",
-            "",
-        ]
     for caption, path in images.items():
         lines += [f"![{caption}]({path})", ""]
     return [*lines, *conditions(found), "- Command:", "", "```bash", command, "```"]

@@ -16,8 +16,8 @@ from ldmseg_d2.engine.demo import Demo
 
 from .budget import Budget
 from .contenders import SAMPLER_STEPS, Contender
-from .costs import clock_of, count_parameters, interleave, peak_memory, picture_flops, summarize
-from .limits_evaluator import evaluate
+from .costs import clock_of, interleave, peak_memory, picture_flops, summarize
+from .evaluate_counts import evaluate
 from .plots import draw_panel
 from .records import environment, flat_settings, once
 from .timed_training import Run, do_run
@@ -33,8 +33,6 @@ class Settings:
     """How the contenders are trained and measured.
 
     Attributes:
-        output: folder of all that is written.
-        budget: of each training.
         seeds: of data and noise: each contender is trained, or, with given weights and a sampler,
             evaluated with every one.
         images: pictures of the evaluation; 0: all.
@@ -56,14 +54,7 @@ class Runner:
     """Trains, evaluates and measures; see :meth:`run`."""
 
     def __init__(self, contenders: Sequence[Contender], settings: Settings) -> None:
-        """
-        Args:
-            contenders: in the order of the tables; latencies are compared with the first.
-            settings: how they are measured.
-
-        Raises:
-            FileNotFoundError, ValueError: the data is not there; the message says how to make it.
-        """
+        """Latencies are compared with the first one's. Raises where the data is not there."""
         self.contenders, self.settings = list(contenders), settings
         self.cfgs = {c.name: load_config(c.config_file, c.opts) for c in contenders}
         cfg = self.cfgs[contenders[0].name]
@@ -89,10 +80,9 @@ class Runner:
             for c in self.contenders:
                 if not c.weights:
                     self.trained[c.name].append(self._train(c, seed))
-                elif c.own_steps or not self.trained[c.name]:
-                    self.trained[c.name].append(_given(c, seed))
-        quality = {c.name: [self._quality(c, steps) for steps in c.steps] for c in self.contenders}
-        costs = {c.name: self._costs(c) for c in self.contenders}
+                elif c.own_steps or not self.trained[c.name]:  # only samplers draw noise
+                    given = {"weights": c.weights, "opts": [*c.opts, "SEED", seed]}
+                    self.trained[c.name].append({"seed": seed, **given, "stages": [], "curve": []})
         latency = self._latency()
         if self.settings.side_by_side:
             self._panel()
@@ -101,56 +91,47 @@ class Runner:
         return {
             "environment": environment(self.device),
             "settings": {**described, "dataset": self.dataset, "images": self.num_images},
-            "models": [
-                self._described(c, quality[c.name], costs[c.name], latency) for c in self.contenders
-            ],
+            "models": [self._described(c, latency) for c in self.contenders],
         }
 
-    def _described(
-        self,
-        contender: Contender,
-        quality: Sequence[list[dict[str, Any]]],
-        costs: dict[str, Any],
-        latency: dict[str, dict[str, float]],
-    ) -> dict[str, Any]:
+    def _described(self, c: Contender, latency: dict[str, dict[str, float]]) -> dict[str, Any]:
         """A contender as results.json has it."""
-        cfg = self.cfgs[contender.name]
-        post = cfg.MODEL.LDMSEG.POSTPROCESS if contender.own_steps else {}
+        cfg, costs = self.cfgs[c.name], self._costs(c)
+        post = cfg.MODEL.LDMSEG.POSTPROCESS if c.own_steps else {}
         return {
-            "name": contender.name,
-            "config_file": contender.config_file,
-            "overrides": list(contender.opts),
+            "name": c.name,
+            "config_file": c.config_file,
+            "overrides": list(c.opts),
             "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
             "thresholds": ", ".join(f"{key} {value}" for key, value in sorted(post.items())),
-            "trainings": self.trained[contender.name],
-            **{key: value for key, value in costs.items() if key != "gflops"},
+            "trainings": self.trained[c.name],
+            "parameters": costs["parameters"],
+            "memory": costs["memory"],
             "rows": [
                 {
-                    "title": contender.title(steps),
+                    "title": c.title(steps),
                     "steps": steps,
-                    "own": steps == contender.own_steps,
+                    "own": steps == c.own_steps,
                     "gflops": costs["gflops"][str(steps)],
-                    "latency": latency[contender.title(steps)],
-                    "results": results,
+                    "latency": latency[c.title(steps)],
+                    "results": self._quality(c, steps),
                 }
-                for steps, results in zip(contender.steps, quality, strict=True)
+                for steps in c.steps
             ],
         }
 
     def _train(self, contender: Contender, seed: int) -> dict[str, Any]:
         """Train all stages with one seed, or continue, or read what was done before.
 
-        Returns:
-            ``seed``; ``weights``; ``opts`` to build the model with; ``stages``: the records of all
-            trainings; ``curve``: ``iteration``, ``seconds`` (of all stages so far) and ``results``;
-            ``seconds`` of all.
+        Gives ``weights``, ``opts`` to build the model with, the records of all ``stages``, and the
+        ``curve`` with the ``seconds`` of all stages so far.
         """
-        s = self.settings
+        s, folder = self.settings, self.settings.output / f"seed{seed}"
         opts, received, stages, spent = [*contender.opts, "SEED", seed], [], [], 0.0
-        images = ["TEST.MAX_IMAGES", self.num_images]
+        images = ("TEST.MAX_IMAGES", self.num_images)
         for number, stage in enumerate(contender.stages, start=1):
-            folder = s.output / f"seed{seed}" / f"{contender.folder}.stage{number}"
-            run = Run(folder, stage.config_file, (*opts, *images), s.budget, stage.share)
+            path = folder / f"{contender.folder}.stage{number}"
+            run = Run(path, stage.config_file, (*opts, *images), s.budget, stage.share)
             # Its result is the ceiling of what follows.
             stages.append(do_run(run, evaluate=evaluate))
             spent += stages[-1]["seconds"]
@@ -158,24 +139,20 @@ class Runner:
             received += [stage.key, stages[-1]["weights"]]
         opts += received
         share = 1 - sum(stage.share for stage in contender.stages)
-        folder = s.output / f"seed{seed}" / contender.folder
-        run = Run(folder, contender.config_file, tuple(opts), s.budget, share, spent)
-        first = partial(evaluate_first, number=min(CURVE_IMAGES, self.num_images))
         # All pictures come later, at several numbers of steps.
-        end = first if s.curve_points else lambda *_: {}
-        record = do_run(run, evaluate=end, points=s.curve_points, evaluate_point=first)
-        curve, last = record.pop("curve"), record.pop("results")
-        if last:
-            curve[str(record["iterations"])] = last
+        images = ("TEST.MAX_IMAGES", min(CURVE_IMAGES, self.num_images))
+        path = folder / contender.folder
+        run = Run(path, contender.config_file, (*opts, *images), s.budget, share, spent)
+        record = do_run(run, evaluate=evaluate, points=s.curve_points)
         each = record["seconds"] / record["iterations"]
         return {
             "seed": seed,
             "weights": record["weights"],
             "opts": opts,
-            "stages": [*stages, {**record, "results": {}}],
+            "stages": [*stages, record],
             "curve": [
                 {"iteration": int(done), "seconds": spent + each * int(done), "results": results}
-                for done, results in sorted(curve.items(), key=lambda item: int(item[0]))
+                for done, results in sorted(record["curve"].items(), key=lambda item: int(item[0]))
             ],
             "seconds": spent + record["seconds"],
         }
@@ -195,10 +172,11 @@ class Runner:
             cfg = self._cfg(contender, index, steps)
             folder = self.settings.output / f"seed{training['seed']}" / contender.folder
             name = f"quality_{steps}_steps.json" if steps else "quality.json"
-            settings = {**_evaluated(cfg), "changed": _changed(training["weights"])}
-            found.append(
-                once(folder / name, settings, lambda cfg=cfg: evaluate(cfg, Demo(cfg).model))
-            )
+            weights = Path(training["weights"])
+            changed = weights.stat().st_mtime_ns if weights.is_file() else 0
+            settings = {**_evaluated(cfg), "changed": changed}
+            measure = partial(_load_and_evaluate, cfg)
+            found.append(once(folder / name, settings, measure))
         return found
 
     def _demo(self, contender: Contender) -> Demo:
@@ -209,7 +187,6 @@ class Runner:
 
     def _costs(self, contender: Contender) -> dict[str, Any]:
         """Parameters, operations at each number of steps, peak memory."""
-
         memory = self.settings.side_by_side
 
         def measure() -> dict[str, Any]:
@@ -218,21 +195,16 @@ class Runner:
             for steps in contender.steps:
                 _set_steps(demo.model, steps)
                 gflops[steps] = picture_flops(demo.model, inputs) / 1e9
-            total, trained = count_parameters(demo.model)
             opts = self.trained[contender.name][0]["opts"]
             return {
-                "parameters": total,
-                "trained_parameters": trained,
+                "parameters": sum(p.numel() for p in demo.model.parameters()),
                 "gflops": gflops,
                 "memory": peak_memory(contender.config_file, opts) if memory else None,
             }
 
-        settings = {
-            **_evaluated(self._cfg(contender, 0)),
-            "steps": contender.steps,
-            "memory": memory,
-        }
-        return once(self.settings.output / "costs" / f"{contender.folder}.json", settings, measure)
+        depends = {"steps": contender.steps, "memory": memory}
+        path = self.settings.output / "costs" / f"{contender.folder}.json"
+        return once(path, {**_evaluated(self._cfg(contender, 0)), **depends}, measure)
 
     def _latency(self) -> dict[str, dict[str, float]]:
         """Of every model at each of its numbers of steps, all in turn."""
@@ -268,21 +240,6 @@ class Runner:
         draw_panel(models, chosen, self.settings.output / "panel.png")
 
 
-def evaluate_first(cfg: CfgNode, model: nn.Module, *, number: int) -> dict[str, Any]:
-    """As :func:`ldmseg_d2.experiments.limits_evaluator.evaluate`, on the first pictures alone."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TEST.MAX_IMAGES = min(number, cfg.TEST.MAX_IMAGES or number)
-    return evaluate(cfg, model)
-
-
-def _given(contender: Contender, seed: int) -> dict[str, Any]:
-    """The record of weights that were not trained here."""
-    opts = [*contender.opts, "SEED", seed]
-    given = {"seed": seed, "weights": contender.weights, "opts": opts}
-    return {**given, "stages": [], "curve": [], "seconds": None}
-
-
 @torch.no_grad()
 def _segment_one(model: nn.Module, inputs: list[dict[str, Any]], steps: int, number: int) -> None:
     _set_steps(model, steps)
@@ -299,6 +256,5 @@ def _evaluated(cfg: CfgNode) -> dict[str, Any]:
     return {k: v for k, v in flat_settings(cfg).items() if not k.startswith("SOLVER.")}
 
 
-def _changed(weights: str) -> int:
-    """When a file of weights was written; 0 for those with an address."""
-    return Path(weights).stat().st_mtime_ns if Path(weights).is_file() else 0
+def _load_and_evaluate(cfg: CfgNode) -> dict[str, Any]:
+    return evaluate(cfg, Demo(cfg).model)

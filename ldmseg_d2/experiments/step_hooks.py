@@ -25,11 +25,6 @@ class StepTimer(HookBase):
     """
 
     def __init__(self, path: Path, device: str) -> None:
-        """
-        Args:
-            path: of the JSON file: a list of seconds.
-            device: where training runs.
-        """
         self._path = path
         self._on_gpu = device.startswith("cuda")
         self._seconds: list[float] = json.loads(path.read_text()) if path.is_file() else []
@@ -66,7 +61,7 @@ class CurveHook(HookBase):
         Args:
             path: of the JSON file: finished iterations to results.
             iterations: finished ones after which the averaged model is evaluated.
-            evaluate: called with the config and the model in eval mode.
+            evaluate: how.
         """
         self._path, self._iterations, self._evaluate = path, iterations, evaluate
 

@@ -30,19 +30,19 @@ from .contenders import Contender, Stage, check_contenders, make_contender
 from .records import REPOSITORY
 
 BASE = "base"
-KEYS = ("BASE", "OPTS", "WEIGHTS", "STAGES", "STEPS", "MOSAICS", "FACTORS")
-STAGE_KEYS = {"CONFIG": str, "SHARE": (int, float), "KEY": str}
+NUMBER = (int, float)
+# Each key, and what it holds.
+KEYS = {
+    "BASE": str, "OPTS": Mapping, "WEIGHTS": str, "STAGES": list, "STEPS": list,
+    "MOSAICS": Mapping, "FACTORS": Mapping,
+}  # fmt: skip
+STAGE_KEYS = {"CONFIG": str, "SHARE": NUMBER, "KEY": str}
 MOSAIC_KEYS = {"TRAIN": int, "TEST": int}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a study's table.
-
-    Attributes:
-        factor, value: for readers; BASE and "" for the base.
-        contender: name of the one whose numbers these are.
-    """
+    """A line of a study's table: a factor, its value, and the contender whose numbers they are."""
 
     factor: str
     value: str
@@ -51,19 +51,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """What a file says.
+    """What a file, whose stem is the name, says; contenders and rows begin with the base.
 
-    Attributes:
-        name: the file's stem.
-        contenders: all different ones, the base first.
-        rows: of the table, the base first.
-        mosaics: numbers of pictures, "TRAIN" and "TEST", that have to be generated; None: none.
+    `mosaics` are the numbers of pictures, "TRAIN" and "TEST", that have to be generated, if any.
     """
 
     name: str
     contenders: tuple[Contender, ...]
     rows: tuple[Row, ...]
-    mosaics: dict[str, int] | None = None
+    mosaics: Mapping[str, int]
 
 
 def read_study(file: str, opts: Sequence[Any] = ()) -> Study:
@@ -80,103 +76,70 @@ def read_study(file: str, opts: Sequence[Any] = ()) -> Study:
     path = next((p for p in (Path(file), REPOSITORY / file) if p.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"--study {file}: there is no such file")
-    content = _load(path)
-    common = [*_pairs(content.get("OPTS", {}), path, "OPTS"), *opts]
+    try:
+        return _read(path, opts)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read(path: Path, opts: Sequence[Any]) -> Study:
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    _check(content, "the file", KEYS, needed=("BASE", "FACTORS"))
+    stages = content.get("STAGES", [])
+    for number, stage in enumerate(stages):
+        _check(stage, f"STAGES[{number}]", STAGE_KEYS, needed=STAGE_KEYS)
+    if "MOSAICS" in content:
+        _check(content["MOSAICS"], "MOSAICS", MOSAIC_KEYS, needed=MOSAIC_KEYS)
+    steps = content.get("STEPS", [])
+    if not all(isinstance(n, int) and n > 0 for n in steps):
+        raise ValueError(f"STEPS must be numbers above 0, not {steps}")
     shared = {
-        "weights": str(content.get("WEIGHTS", "")),
-        "stages": _stages(content, path),
-        "steps": _steps(content, path),
+        "weights": content.get("WEIGHTS", ""),
+        "stages": [Stage(stage["CONFIG"], stage["SHARE"], stage["KEY"]) for stage in stages],
+        "steps": steps,
     }
-    config_file = str(content["BASE"])
+    # What a row changes stands against a key of the command as well.
+    common = [*_pairs(content.get("OPTS", {})), *opts]
 
-    def contender(name: str, own: Sequence[Any], where: str) -> tuple[Contender, str]:
-        # What a row changes stands against a key of the command as well.
-        used = [*common, *own]
+    def contender(name: str, where: str, own: Sequence[Any] = ()) -> tuple[Contender, str]:
         try:
-            made = make_contender(name, config_file, opts=used, **shared)
-            return made, load_config(config_file, used).dump()
+            made = make_contender(name, content["BASE"], opts=[*common, *own], **shared)
+            return made, load_config(content["BASE"], made.opts).dump()
         except ValueError as error:
-            raise ValueError(f"{path}: {where}: {error}") from error
+            raise ValueError(f"{where}: {error}") from error
 
-    base, dumped = contender(BASE, (), "BASE, OPTS, STAGES or KEY VALUE")
-    known, contenders, rows = {dumped: base}, [base], [Row(BASE, "", base.name)]
+    base, dumped = contender(BASE, "BASE with OPTS and the command's keys")
+    known, rows = {dumped: base}, [Row(BASE, "", base.name)]
     for factor, values in content["FACTORS"].items():
+        _check(values, f"FACTORS.{factor}")
         for value, keys in values.items():
             where = f"FACTORS.{factor}.{value}"
-            made, dumped = contender(f"{factor} {value}", _pairs(keys, path, where), where)
-            if dumped not in known:
-                known[dumped] = made
-                contenders.append(made)
-            rows.append(Row(factor, value, known[dumped].name))
-    try:
-        check_contenders(contenders)
-    except ValueError as error:
-        raise ValueError(f"{path}: FACTORS: {error}") from error
-    return Study(path.stem, tuple(contenders), tuple(rows), _mosaics(content, path))
+            _check(keys, where)
+            made, dumped = contender(f"{factor} {value}", where, _pairs(keys))
+            rows.append(Row(factor, str(value), known.setdefault(dumped, made).name))
+    contenders = tuple(known.values())
+    check_contenders(contenders)
+    return Study(path.stem, contenders, tuple(rows), content.get("MOSAICS", {}))
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    _mapping(content, path, "the file")
-    unknown = [key for key in content if key not in KEYS]
-    if unknown:
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; allowed: {', '.join(KEYS)}")
-    for key in ("BASE", "FACTORS"):
-        if not content.get(key):
-            raise ValueError(f"{path}: the key {key} is missing")
-    for factor, values in _mapping(content["FACTORS"], path, "FACTORS").items():
-        for value in _mapping(values, path, f"FACTORS.{factor}"):
-            if not isinstance(value, str):
-                raise ValueError(
-                    f"{path}: FACTORS.{factor}: {value!r} is no text; put the name of a value into "
-                    "quotes"
-                )
-    return content
-
-
-def _mapping(node: Any, path: Path, where: str) -> Mapping[Any, Any]:
-    if not isinstance(node, Mapping):
-        raise ValueError(f"{path}: {where} must hold keys and their values, not {node!r}")
-    return node
-
-
-def _pairs(node: Any, path: Path, where: str) -> list[Any]:
+def _pairs(node: Mapping[str, Any]) -> list[Any]:
     """Config keys and values in turn."""
-    return [word for pair in _mapping(node, path, where).items() for word in pair]
+    return [word for pair in node.items() for word in pair]
 
 
-def _typed(node: Any, path: Path, where: str, types: Mapping[str, Any], optional: str = "") -> dict:
-    """A node with exactly these keys, of these types."""
-    node = dict(_mapping(node, path, where))
-    for key in sorted(node.keys() | types.keys()):
-        if key not in types:
-            raise ValueError(f"{path}: {where}: unknown key {key!r}; allowed: {', '.join(types)}")
-        if key not in node and key == optional:
-            continue
-        if not isinstance(node.get(key), types[key]):
-            raise ValueError(f"{path}: {where}.{key} cannot be {node.get(key)!r}")
-    return node
-
-
-def _stages(content: dict[str, Any], path: Path) -> tuple[Stage, ...]:
-    stages = []
-    for number, listed in enumerate(content.get("STAGES") or []):
-        node = _typed(listed, path, f"STAGES[{number}]", STAGE_KEYS, optional="KEY")
-        stages.append(Stage.of(node["CONFIG"], node["SHARE"], node.get("KEY", "")))
-    return tuple(stages)
-
-
-def _steps(content: dict[str, Any], path: Path) -> list[int]:
-    steps = content.get("STEPS", [])
-    if not isinstance(steps, list) or not all(isinstance(n, int) and n > 0 for n in steps):
-        raise ValueError(f"{path}: STEPS must be a list of numbers above 0, not {steps!r}")
-    return steps
-
-
-def _mosaics(content: dict[str, Any], path: Path) -> dict[str, int] | None:
-    if "MOSAICS" not in content:
-        return None
-    return _typed(content["MOSAICS"], path, "MOSAICS", MOSAIC_KEYS)
+def _check(
+    node: Any, where: str, types: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
+) -> None:
+    """Raise ValueError, saying where, unless a node holds only these keys, with such values."""
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{where} must hold keys and values, not {node!r}")
+    for key in node:
+        if types is None and not isinstance(key, str):
+            raise ValueError(f"{where}: {key!r} is no text; put the name into quotes")
+        if types is not None and key not in types:
+            raise ValueError(f"{where}: unknown key {key!r}; allowed: {', '.join(types)}")
+        if types is not None and not isinstance(node[key], types[key]):
+            raise ValueError(f"{where}: {key} cannot be {node[key]!r}")
+    for key in needed:
+        if key not in node:
+            raise ValueError(f"{where}: the key {key} is missing")

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .limits_evaluator import COUNTS, SIZES
+from .evaluate_counts import COUNTS
 from .plots import mean_metric
 from .study_file import BASE, Row
 
@@ -23,6 +23,8 @@ METRICS = (
     ("depth", "AbsRel", "AbsRel", 3),
 )
 STUDIED = tuple(metric for metric in METRICS if metric[2] in ("PQ", "mIoU", "AbsRel"))
+# The ceiling of what a model trained here can reach.
+CEILING = "its autoencoder's PQ"
 HEADLINE = ("panoptic_class_agnostic", "PQ")
 
 
@@ -60,10 +62,11 @@ def quality_table(models: Models) -> str:
     for model in models:
         for row in model["rows"]:
             cells = [metric(row["results"], key, name, n) for key, name, _, n in METRICS]
-            size = f"{model['parameters'] / 1e6:.2f}"
-            rows.append([row["title"], *cells, size, *_training_cells(model)])
-    header = ["model", *(title for *_, title, _ in METRICS), "parameters, M", "training, minutes"]
-    return markdown([*header, "iterations"], rows)
+            cells.append(metric(reconstructions(model), "reconstruction", "PQ"))
+            cells.append(f"{model['parameters'] / 1e6:.2f}")
+            rows.append([row["title"], *cells, *_training_cells(model)])
+    header = ["model", *(title for *_, title, _ in METRICS), CEILING, "parameters, M"]
+    return markdown([*header, "training, minutes", "iterations"], rows)
 
 
 def _training_cells(model: Mapping[str, Any]) -> list[str]:
@@ -83,7 +86,7 @@ def speed_table(models: Models) -> str:
             times = row["latency"]
             cells = [row["title"], f"{row['gflops']:.2f}", f"{times['median_ms']:.1f}"]
             cells += [f"{times['p90_ms']:.1f}", f"{times['relative']:.2f}"]
-            rows.append([*cells, f"{memory['peak_bytes'] / 1e9:.2f}" if memory else "-"])
+            rows.append([*cells, f"{memory / 1e9:.2f}" if memory else "-"])
     header = ["model", "GFLOPs a picture", "latency, ms: median", "p90", "relative to the first"]
     return markdown([*header, "peak memory, GB"], rows)
 
@@ -97,18 +100,6 @@ def reconstructions(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def own_results(model: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The model's results at its own number of steps."""
     return next(row for row in model["rows"] if row["own"])["results"]
-
-
-def limits_table(models: Models) -> str:
-    """Of each model, at its own steps, where class-agnostic PQ is lost."""
-    names = [*(f"PQ_{size}" for size in SIZES), "missed", "invented"]
-    rows = []
-    for model in models:
-        results = own_results(model)
-        ceiling = metric(reconstructions(model), "reconstruction", "PQ")
-        rows.append([model["name"], ceiling, *(metric(results, "limits", n) for n in names)])
-    header = ["model", "its autoencoder's PQ", *(f"PQ {size}" for size in SIZES)]
-    return markdown([*header, "missed, %", "invented, %"], rows)
 
 
 def study_table(rows: Sequence[Row], models: Models) -> str:
@@ -141,7 +132,7 @@ def study_table(rows: Sequence[Row], models: Models) -> str:
         )
     titles = [f"PQ class-agnostic, {n} step{'s' * (n > 1)}" for n in steps]
     header = ["factor", "value", "s an iteration", "iterations", *titles, "difference"]
-    header += [*(title for *_, title, _ in STUDIED), "its autoencoder's PQ", "latency, ms"]
+    header += [*(title for *_, title, _ in STUDIED), CEILING, "latency, ms"]
     return markdown(header, lines)
 
 
@@ -153,6 +144,6 @@ def counts_table(models: Models) -> str:
             ("reconstruction", reconstructions(model)),
             ("full model", own_results(model)),
         ):
-            cells = [metric(results, "limits", f"PQ_{label}") for label in COUNTS]
+            cells = [metric(results, "counts", label) for label in COUNTS]
             rows.append([model["name"], kind, *cells])
     return markdown(["model", "PQ class-agnostic", *COUNTS], rows)

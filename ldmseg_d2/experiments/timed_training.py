@@ -32,14 +32,9 @@ CALIBRATION, CALIBRATION_WARMUP = 20, 5
 
 @dataclass(frozen=True)
 class Run:
-    """A training.
+    """A training, and its `share` of the budget of the whole model.
 
     Attributes:
-        folder: of all that it writes.
-        config_file: as for ``tools/train_net.py``.
-        opts: keys and values that differ from the config file.
-        budget: of the whole model.
-        share: of the budget.
         spent: seconds that the stages before it took, for a model's last stage, which gets what
             they left of the time; 0: it gets its share.
     """
@@ -52,21 +47,17 @@ class Run:
     spent: float = 0.0
 
 
-def do_run(
-    run: Run, *, evaluate: Evaluate, points: int = 0, evaluate_point: Evaluate | None = None
-) -> dict[str, Any]:
+def do_run(run: Run, *, evaluate: Evaluate, points: int = 1) -> dict[str, Any]:
     """Train and evaluate, or continue, or read what was done before.
 
     Args:
         run: what to train.
         evaluate: called with the config and the trained (averaged) model in eval mode.
-        points: of the learning curve, evenly spread, the end included.
-        evaluate_point: evaluates them, but for the end.
+        points: of the learning curve, evenly spread, the last one at the end.
 
     Returns:
-        ``plan``, see :func:`plan_iterations`; ``iterations``, ``batch``, ``precision``, ``seed``,
-        ``commit``; ``weights``; ``seconds`` of all iterations; ``started_from``; ``curve``,
-        finished iterations to results; ``results`` of `evaluate`.
+        The settings, and ``weights``, ``seconds`` of all iterations, ``curve`` (finished iterations
+        to results) and ``results``, those of its end.
 
     Raises:
         ValueError: the folder holds a training with other settings; and whatever training raises.
@@ -75,7 +66,8 @@ def do_run(
     iterations = planned["iterations"]
     cfg = run_config(run, iterations)
     settings_path, record_path = run.folder / CONFIG, run.folder / RECORD
-    settings = flat_settings(cfg)
+    # Another evaluation is no other training.
+    settings = {k: v for k, v in flat_settings(cfg).items() if not k.startswith("TEST.")}
     if settings_path.is_file():
         check_same(json.loads(settings_path.read_text()), settings, run.folder)
     else:
@@ -84,8 +76,7 @@ def do_run(
     if not record_path.is_file():
         logger.info("Training %s: %d iterations", run.folder, iterations)
         at = {round(iterations * k / points) for k in range(1, points)} - {0, iterations}
-        curve = CurveHook(run.folder / CURVE, at, evaluate_point) if at else None
-        trainer = train(cfg, curve)
+        trainer = train(cfg, CurveHook(run.folder / CURVE, at, evaluate))
         results = evaluate(cfg, trainer.evaluation_model.eval())
         # Also turns what is not finite into null.
         write_results(record_path, _record(run, cfg, planned, results))
@@ -98,12 +89,7 @@ def do_run(
 def plan_iterations(run: Run) -> dict[str, Any]:
     """Fix a training's number of iterations, or read what was fixed before: schedules need it.
 
-    Returns:
-        ``budget`` (text), ``share``, ``iterations``, and for a time
-        ``planned_seconds_per_iteration``.
-
-    Raises:
-        ValueError: the time is too short for one iteration, or another budget was planned before.
+    Raises ValueError where the time is too short for one, or another budget was planned before.
     """
     path, share = run.folder / PLAN, round(run.share, 6)
     settings = {"budget": str(run.budget), "share": share}
@@ -154,14 +140,9 @@ def run_config(run: Run, iterations: int, *, folder: Path | None = None) -> CfgN
 
 
 class TimedTrainer(Trainer):
-    """The trainer without the usual evaluation, whose iterations are timed."""
+    """The trainer whose iterations are timed; with a curve instead of the usual evaluation."""
 
     def __init__(self, cfg: CfgNode, curve: CurveHook | None = None) -> None:
-        """
-        Args:
-            cfg: see :class:`Trainer`.
-            curve: evaluations in between, which are not timed.
-        """
         self._curve = curve
         super().__init__(cfg)
 
@@ -201,6 +182,6 @@ def _record(
         "weights": str(run.folder / "model_final.pth"),
         "seconds": each * planned["iterations"],
         "started_from": cfg.MODEL.WEIGHTS,
-        "curve": read_curve(run.folder / CURVE),
+        "curve": {**read_curve(run.folder / CURVE), str(planned["iterations"]): results},
         "results": results,
     }
