@@ -119,11 +119,9 @@ def read_contenders(
     """The models of a benchmark, each named as its config file.
 
     Args:
-        config_files: one a model.
-        opts: keys and values for all.
+        config_files, opts: one a model; keys and values for all.
         weights: files by a model's name; these models are not trained.
-        dataset: name of the test set; or the common part of two names, such as "scenes" of
-            "scenes_train" and "scenes_val"; empty: what the configs say.
+        dataset: see :func:`dataset_opts`.
         shared: ``stages`` and ``steps`` of all, see :func:`make_contender`.
 
     Raises:
@@ -164,7 +162,7 @@ def check_contenders(contenders: Sequence[Contender]) -> None:
 
 
 def dataset_opts(dataset: str) -> list[Any]:
-    """The keys that ``--dataset`` stands for."""
+    """The keys for a test set's name, or the common part of names: "scenes" of "scenes_val"."""
     if not dataset:
         return []
     both = [f"{dataset}_{split}" for split in ("train", "val")]

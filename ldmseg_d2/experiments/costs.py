@@ -60,13 +60,8 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Time several callables in turn, A B C A B C, so that a drifting machine is fair to all.
 
-    Args:
-        calls: by name; each gets the number of the round, to choose its picture by.
-        rounds, warm_up: that are timed, and before them.
-        clock: gives the time.
-
-    Returns:
-        By name, each round's time.
+    `calls` get the number of the round, to choose their picture by; `warm_up` rounds come before
+    those that are timed. Gives each round's time by name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(-warm_up, rounds):

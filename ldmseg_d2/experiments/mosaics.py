@@ -33,11 +33,7 @@ def generate_mosaic(
     """Draws mosaic number `index` of the stream `seed`.
 
     Returns:
-        The photo (size, size, 3) uint8 RGB, and ids (size, size) int64, each of 1..num_segments
-        present.
-
-    Raises:
-        ValueError: more segments than fit.
+        The photo (size, size, 3) uint8 RGB, and ids (size, size) int64: all of 1..num_segments.
     """
     if num_segments * MIN_PIXELS_A_SEGMENT > size**2:
         raise ValueError(

@@ -101,10 +101,7 @@ def draw_panel(
 ) -> None:
     """Write a picture: a row a photo; the photo, its ground truth, and every model's first result.
 
-    Args:
-        models: by title: the model, and what prepares it for its turn.
-        records: of the photos, as the data set lists them.
-        path: of the PNG.
+    `models` are by title: the model, and what prepares it for its turn.
     """
     rows, titles = [], []
     for record in records:

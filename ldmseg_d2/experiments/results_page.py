@@ -23,7 +23,7 @@ PICTURES = {
 def write_report(
     found: Mapping[str, Any], output: Path, *, command: str, doc: str | None, study: Study | None
 ) -> Path:
-    """Write results.json, results.md and the plots, and a section of a page.
+    """Write results.json, plots and results.md, whose path it returns, and a section of a page.
 
     Args:
         found: what :meth:`ldmseg_d2.experiments.Runner.run` gives.
@@ -31,9 +31,6 @@ def write_report(
         command: that made it.
         doc: the page, which gets copies of the pictures; None: none.
         study: whose rows are shown; None: a benchmark's tables.
-
-    Returns:
-        The path of results.md.
     """
     write_results(output / "results.json", {"command": command, **found})
     caption = f"{found['settings']['dataset']}, {found['environment']['device']}"
@@ -67,8 +64,9 @@ def conditions(found: Mapping[str, Any]) -> list[str]:
     ]
     for model in found["models"]:
         text = f"- {model['name']}: `{model['config_file']}` ({model['meta_architecture']})"
+        given = [t["weights"] for t in model["trainings"] if not t["stages"]]
+        text += f"; weights {given[0]}" if given else ""
         for training in model["trainings"]:
-            text += "" if training["stages"] else f"; weights {training['weights']}"
             for stage in training["stages"]:
                 text += f"; {stage['name']}: {stage['iterations']} iterations of {stage['batch']}"
                 text += f" pictures, {stage['seconds'] / stage['iterations']:.3f} s each"

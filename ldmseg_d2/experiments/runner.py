@@ -70,9 +70,8 @@ class Runner:
     def run(self) -> dict[str, Any]:
         """Do what is missing, and write OUTPUT/panel.png where it is asked for.
 
-        Returns:
-            ``environment``, ``settings`` and ``models``: for each contender its trainings, its
-            costs and a row for each number of steps, with the results of every seed.
+        Gives ``environment``, ``settings`` and ``models``: for each contender its trainings, its
+        costs and a row for each number of steps, with the results of every seed.
         """
         # Seed by seed, so that all contenders soon have one result.
         self.trained: dict[str, list[dict[str, Any]]] = {c.name: [] for c in self.contenders}

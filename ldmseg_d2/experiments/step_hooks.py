@@ -18,11 +18,7 @@ Evaluate = Callable[[CfgNode, nn.Module], dict[str, Any]]
 
 
 class StepTimer(HookBase):
-    """Keeps every iteration's seconds in a file, also over interruptions.
-
-    CPU time of the process on a CPU, since other programs must not decide there; wall time on a
-    GPU.
-    """
+    """Keeps every iteration's seconds in a JSON file, also over interruptions."""
 
     def __init__(self, path: Path, device: str) -> None:
         self._path = path
@@ -46,6 +42,7 @@ class StepTimer(HookBase):
         if self._on_gpu:
             torch.cuda.synchronize()
             return time.perf_counter()
+        # Of this process: other programs must not decide.
         return time.process_time()
 
 
@@ -57,12 +54,7 @@ class CurveHook(HookBase):
     """
 
     def __init__(self, path: Path, iterations: set[int], evaluate: Evaluate) -> None:
-        """
-        Args:
-            path: of the JSON file: finished iterations to results.
-            iterations: finished ones after which the averaged model is evaluated.
-            evaluate: how.
-        """
+        """`path`: of a JSON file, finished iterations to results; `iterations`: which."""
         self._path, self._iterations, self._evaluate = path, iterations, evaluate
 
     def before_step(self) -> None:

@@ -31,9 +31,8 @@ HEADLINE = ("panoptic_class_agnostic", "PQ")
 def mean_and_spread(values: Sequence[float | None], digits: int = 1) -> str:
     """The mean over seeds, and half of the range where there are several; "-" without a number.
 
-    Example:
-        >>> mean_and_spread([40.0, 44.0]), mean_and_spread([0.0825], 3), mean_and_spread([None])
-        ('42.0 ± 2.0', '0.083', '-')
+    >>> mean_and_spread([40.0, 44.0]), mean_and_spread([0.0825], 3), mean_and_spread([None])
+    ('42.0 ± 2.0', '0.083', '-')
     """
     numbers = [value for value in values if value is not None]
     if not numbers:

@@ -52,7 +52,7 @@ def do_run(run: Run, *, evaluate: Evaluate, points: int = 1) -> dict[str, Any]:
 
     Args:
         run: what to train.
-        evaluate: called with the config and the trained (averaged) model in eval mode.
+        evaluate: called with the config and the averaged model in eval mode.
         points: of the learning curve, evenly spread, the last one at the end.
 
     Returns:
@@ -60,7 +60,7 @@ def do_run(run: Run, *, evaluate: Evaluate, points: int = 1) -> dict[str, Any]:
         to results) and ``results``, those of its end.
 
     Raises:
-        ValueError: the folder holds a training with other settings; and whatever training raises.
+        ValueError: the folder holds a training with other settings.
     """
     planned = plan_iterations(run)
     iterations = planned["iterations"]

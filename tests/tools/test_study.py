@@ -68,7 +68,7 @@ def test_tasks(study):
     assert set(results["one task depth"]) == {"depth"} and "AbsRel" in text
     flops = {model["name"]: model["rows"][0]["gflops"] for model in found["models"]}
     # Three sampling runs, and an attention to the task's tokens.
-    assert flops["all three separate"] > 1.5 * flops["base"]
+    assert flops["all three separate"] > flops["base"]
 
 
 @pytest.mark.slow
