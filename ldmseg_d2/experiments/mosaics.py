@@ -71,7 +71,7 @@ def prepare_mosaics(name: str, root: Path, *, number: int, size: int, seed: int)
         photos.mkdir(parents=True, exist_ok=True)
         panoptic.mkdir(exist_ok=True)
         counts = np.exp(np.linspace(0, np.log(MOST_SEGMENTS), number)).round().astype(int)
-        for index, count in enumerate(counts.tolist()):
+        for index, count in enumerate(np.random.default_rng(seed).permutation(counts).tolist()):
             photo, ids = generate_mosaic(seed=seed, index=index, num_segments=count, size=size)
             encoded = np.stack([ids, np.zeros_like(ids), np.zeros_like(ids)], axis=-1)
             file = f"{index:06d}.png"

@@ -25,9 +25,9 @@ from typing import Any
 import yaml
 
 from ldmseg_d2.engine import load_config
+from ldmseg_d2.model_zoo import config_root
 
 from .contenders import Contender, Stage, check_contenders, make_contender
-from .records import REPOSITORY
 
 BASE = "base"
 NUMBER = (int, float)
@@ -66,14 +66,14 @@ def read_study(file: str, opts: Sequence[Any] = ()) -> Study:
     """Read and check a study; configs are loaded, nothing is built.
 
     Args:
-        file: path, relative to the current folder or to the repository.
+        file: path, or "configs/studies/NAME.yaml" from any folder.
         opts: further keys and values of all rows.
 
     Raises:
         FileNotFoundError: there is no such file, or a file that it names is not there.
         ValueError: the file is not right; the message names file and key.
     """
-    path = next((p for p in (Path(file), REPOSITORY / file) if p.is_file()), None)
+    path = next((p for p in (Path(file), config_root().parent / file) if p.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"--study {file}: there is no such file")
     try:

@@ -5,12 +5,9 @@ import pytest
 from ldmseg_d2.experiments import Budget
 
 
-@pytest.mark.parametrize(
-    "text, seconds, iterations",
-    [("90s", 90, 0), ("20m", 1200, 0), ("1.5h", 5400, 0), ("iters:7", None, 7)],
-)
-def test_budgets(text, seconds, iterations):
-    assert Budget.parse(text) == Budget(seconds, iterations)
+def test_budgets():
+    assert [Budget.parse(text).seconds for text in ("90s", "20m", "1.5h")] == [90, 1200, 5400]
+    assert Budget.parse("iters:7") == Budget(None, 7)
 
 
 @pytest.mark.parametrize("text", ["20", "m", "0s", "iters:0", "iters 5", "-3m", "20 m"])

@@ -43,7 +43,7 @@ def test_bins_count_their_own_pictures(tmp_path, catalogs):
     ]
     # Log-uniform, both ends included.
     numbers = [int(ids.max()) for ids in truth]
-    assert numbers == [1, 2, 4, 8, 16, 32, 64, 128, 255]
+    assert sorted(numbers) == [1, 2, 4, 8, 16, 32, 64, 128, 255] != numbers
     for ids, number in zip(truth, numbers, strict=True):
         if number > 127:
             ids[ids > number // 2] = 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from detectron2.data import MetadataCatalog
 from load_tool import load_tool
 
 from ldmseg_d2.data import register_all
@@ -40,8 +41,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 8), ("val", 4)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
     register_all(str(tmp_path), overwrite=True)
-    from detectron2.data import MetadataCatalog
-
     classes = len(MetadataCatalog.get("scenes_train").stuff_classes)
     semantic = tmp_path / "semantic.yaml"
     base = ROOT / "configs" / "scenes" / "Base-scenes.yaml"
@@ -67,7 +66,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     first, last = ldmseg["trainings"][0]["stages"]
     assert "MODEL.LDMSEG.AUTOENCODER.WEIGHTS" in last["overrides"]
     assert first["weights"] in last["overrides"] and "reconstruction" in first["results"]
-    assert set(ldmseg["rows"][0]["results"][0]) == {"panoptic_class_agnostic"}
     assert other["rows"][0]["results"][0]["sem_seg"]["mIoU"] >= 0
     curve = ldmseg["trainings"][0]["curve"]
     assert [p["iteration"] for p in curve] == [2, 3]
@@ -76,7 +74,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     one, two = (row["gflops"] for row in ldmseg["rows"])
     assert one < two and ldmseg["memory"] > 1e8
     assert ldmseg["rows"][0]["latency"]["relative"] == 1
-    assert {"torch", "diffusers"} <= set(found["environment"]["versions"])
 
     text = page.read_text()
     assert text.count("| ldmseg_scenes64, 1 step") == 2 and text.count("| semantic") == 2
@@ -104,10 +101,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
         tool.main([*argv, "--opts", *TINY, "SOLVER.BASE_LR", "0.1"])
     with pytest.raises(ValueError, match="budget is '4 iterations' there"):
         tool.main([*argv, "--budget", "iters:5", "--opts", *TINY])
-
-
-def test_missing_data_is_named_with_its_remedy(tmp_path, catalogs):
-    register_all(str(tmp_path), overwrite=True)
-    argv = ["--configs", "configs/scenes/ldmseg_scenes64.yaml", "--output", str(tmp_path / "out")]
+    register_all(str(tmp_path / "empty"), overwrite=True)
     with pytest.raises(FileNotFoundError, match="prepare_scenes.py"):
-        load_tool("benchmark").main(argv)
+        tool.main([*argv, "--opts", *TINY])
