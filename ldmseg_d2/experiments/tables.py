@@ -17,8 +17,8 @@ METRICS = (
     ("panoptic_seg", "PQ_th", "PQ things", 1),
     ("panoptic_seg", "PQ_st", "PQ stuff", 1),
     ("panoptic_class_agnostic", "PQ", "PQ class-agnostic", 1),
-    ("panoptic_class_agnostic", "SQ", "SQ", 1),
-    ("panoptic_class_agnostic", "RQ", "RQ", 1),
+    ("panoptic_class_agnostic", "SQ", "SQ class-agnostic", 1),
+    ("panoptic_class_agnostic", "RQ", "RQ class-agnostic", 1),
     ("sem_seg", "mIoU", "mIoU", 1),
     ("depth", "AbsRel", "AbsRel", 3),
 )
