@@ -16,6 +16,12 @@ SEPARATE_OPTS = (
     *("MODEL.LDMSEG.DENOISER.CROSS_ATTENTION", "kept"),
     *("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.25),
 )
+# For command lines: the same small networks, but for the autoencoder's, whose weights are shipped.
+TINY_OPTS = (
+    "MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 "
+    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
+    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8"
+).split()
 # Of tiny_multitask_batch; class 0 is its background.
 CLASSES = ("MODEL.LDMSEG.NUM_CLASSES", 4, "MODEL.LDMSEG.THING_CLASSES", [1, 2, 3])
 

@@ -12,6 +12,8 @@ STAGE = Stage.parse("configs/scenes/depth_autoencoder_scenes64.yaml:0.25")
 
 def test_contenders():
     assert STAGE.share == 0.25 and STAGE.key == "MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS"
+    with pytest.raises(ValueError, match="give CONFIG:SHARE"):
+        Stage.parse("configs/scenes/autoencoder_scenes64.yaml")
     ours, other = read_contenders([SINGLE, FPN], stages=[STAGE], steps=[4, 1], opts=["SEED", 3])
     assert ours.steps == (1, 4) and ours.own_steps == 4 and ours.stages == (STAGE,)
     assert other.steps == (0,) and other.stages == () and other.opts == ("SEED", 3)
@@ -43,8 +45,3 @@ def test_contenders():
 def test_what_cannot_be_compared(arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_contenders(**{"config_files": [SINGLE], **arguments})
-
-
-def test_a_first_stage_needs_its_share():
-    with pytest.raises(ValueError, match="give CONFIG:SHARE"):
-        Stage.parse("configs/scenes/autoencoder_scenes64.yaml")

@@ -21,11 +21,7 @@ def test_every_segment_is_there(num_segments, index, size):
     assert (again == photo).all() and (same_ids == ids).all()
 
 
-def test_segments_can_be_told_apart_by_their_colours():
-    photo, ids = generate_mosaic(seed=0, index=0, num_segments=60, size=96)
-    means = np.array([photo[ids == k].mean(axis=0) for k in range(1, 61)])
-    distance = np.linalg.norm(means[:, None] - means[None], axis=-1)
-    assert distance[~np.eye(60, dtype=bool)].min() > 12  # twice the noise
+def test_too_many_segments_raise():
     with pytest.raises(ValueError, match="do not fit a mosaic of 32x32.*IMAGE_SIZE"):
         generate_mosaic(seed=0, index=0, num_segments=200, size=32)
 

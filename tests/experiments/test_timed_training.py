@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny import LDMSEG
+from tiny import LDMSEG, TINY_OPTS
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
@@ -13,12 +13,6 @@ from ldmseg_d2.experiments.step_hooks import CurveHook, read_curve
 from ldmseg_d2.experiments.timed_training import Run, do_run, plan_iterations, run_config
 
 CONFIG = f"configs/{LDMSEG}"
-TINY = (
-    *("MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", 2),
-    *("MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS", [16, 32]),
-    *("MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM", 2, "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS", 8),
-    *("MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS", 8, "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", 1),
-)
 
 
 def plan(folder, text, each, monkeypatch, **changes):
@@ -74,7 +68,7 @@ def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
     finals = []
     for name in ("plain", "stop"):
         folder = tmp_path / name
-        cfg = run_config(Run(folder, CONFIG, TINY, Budget(iterations=4)), 4)
+        cfg = run_config(Run(folder, CONFIG, (*TINY_OPTS,), Budget(iterations=4)), 4)
         for _ in range(2):
             curve = CurveHook(folder / "curve.json", {1, 3}, evaluate) if name == "stop" else None
             try:
@@ -85,5 +79,3 @@ def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
     assert finals[0].keys() == finals[1].keys()
     assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[0])
     assert set(read_curve(tmp_path / "stop" / "curve.json")) == {"1", "3"} and len(seen) == 3
-    seconds = json.loads((tmp_path / "stop" / timed_training.TIMES).read_text())
-    assert len(seconds) >= 4 and min(seconds) > 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from detectron2.data import MetadataCatalog
 from load_tool import load_tool
+from tiny import TINY_OPTS
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
@@ -14,12 +15,9 @@ from ldmseg_d2.experiments.costs import peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 "
     "MODEL.LDMSEG.AUTOENCODER.ENCODER_CHANNELS 64 MODEL.LDMSEG.AUTOENCODER.DECODER_CHANNELS 64 "
-    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
-    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8 "
     "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS 2"
-).split()
+).split() + TINY_OPTS
 SEMANTIC = """
 _BASE_: "{base}"
 MODEL:
@@ -61,7 +59,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     ldmseg, other = found["models"]
     assert [row["steps"] for row in ldmseg["rows"]] == [1, 2] and other["rows"][0]["steps"] == 0
     assert [s["iterations"] for s in ldmseg["trainings"][0]["stages"]] == [1, 3]
-    assert [s["iterations"] for s in other["trainings"][0]["stages"]] == [4]
     # What stage 2 decodes with is what stage 1 has learnt here.
     first, last = ldmseg["trainings"][0]["stages"]
     assert "MODEL.LDMSEG.AUTOENCODER.WEIGHTS" in last["overrides"]
@@ -73,7 +70,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     assert curve[1]["seconds"] == pytest.approx(ldmseg["trainings"][0]["seconds"])
     one, two = (row["gflops"] for row in ldmseg["rows"])
     assert one < two and ldmseg["memory"] > 1e8
-    assert ldmseg["rows"][0]["latency"]["relative"] == 1
 
     text = page.read_text()
     assert text.count("| ldmseg_scenes64, 1 step") == 2 and text.count("| semantic") == 2
@@ -82,7 +78,7 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
         assert (page.parent / "images" / f"out_{name}.png").stat().st_size > 5000
         assert f"images/out_{name}.png" in text
 
-    # Again: nothing is trained, evaluated or timed.
+    # Again: nothing is trained or measured.
     monkeypatch.setattr("ldmseg_d2.experiments.timed_training.TimedTrainer.train", None)
     with monkeypatch.context() as patch:
         for name in ("evaluate", "interleave", "picture_flops", "peak_memory"):

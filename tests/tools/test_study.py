@@ -6,16 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 from load_tool import load_tool
+from tiny import TINY_OPTS
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
 
 STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
-TINY = (
-    "MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 "
-    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
-    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8"
-).split()
 
 
 @pytest.fixture
@@ -44,23 +40,22 @@ def study(tmp_path, catalogs):
 @pytest.mark.slow
 def test_training(study, monkeypatch):
     values = ("random (the paper)", "matched", "the paper's")
-    found, text = study("training", "--budget", "iters:3", *TINY, values=values)
-    assert [model["name"] for model in found["models"]] == [
-        "base", "ids random (the paper)", "recipe the paper's",
-    ]  # fmt: skip
+    found, text = study("training", "--budget", "iters:3", *TINY_OPTS, values=values)
+    names = [model["name"] for model in found["models"]]
+    assert names == ["base", "ids random (the paper)", "recipe the paper's"]
     assert "matched (= base)" in text and "pq_training_time.png" in text
     curve = found["models"][0]["trainings"][0]["curve"]
     assert [point["iteration"] for point in curve] == [1, 2, 3]
     # Again: nothing is measured or trained.
     monkeypatch.setattr("ldmseg_d2.experiments.runner.evaluate", None)
     monkeypatch.setattr("ldmseg_d2.experiments.timed_training.TimedTrainer.train", None)
-    assert study("training", "--budget", "iters:3", *TINY, values=values)[0] == found
+    assert study("training", "--budget", "iters:3", *TINY_OPTS, values=values)[0] == found
 
 
 @pytest.mark.slow
 def test_tasks(study):
     values = ("depth", "separate")
-    found, text = study("tasks", "--budget", "iters:1", *TINY, values=values)
+    found, text = study("tasks", "--budget", "iters:1", *TINY_OPTS, values=values)
     results = {model["name"]: model["rows"][0]["results"][0] for model in found["models"]}
     everything = {"panoptic_class_agnostic", "panoptic_seg", "segm", "bbox", "sem_seg", "depth"}
     assert set(results["base"]) == set(results["all three separate"]) == everything
@@ -72,7 +67,7 @@ def test_tasks(study):
 
 @pytest.mark.slow
 def test_samplers(study):
-    argv = ("--seeds", "0", "1", "--", *TINY[:2])
+    argv = ("--seeds", "0", "1", "--", *TINY_OPTS[:2])
     found, text = study("samplers", *argv, values=("DDIM",), STEPS=[1, 2])
     base, ddim = found["models"]
     assert len(base["rows"][1]["results"]) == 2 and base["trainings"][0]["stages"] == []
@@ -85,7 +80,7 @@ def test_samplers(study):
 @pytest.mark.slow
 def test_capacity(study):
     changes = {"MOSAICS": {"TRAIN": 4, "TEST": 3}}
-    argv = ("--budget", "iters:2", *TINY, "INPUT.LDMSEG.IMAGE_SIZE", "64")
+    argv = ("--budget", "iters:2", *TINY_OPTS, "INPUT.LDMSEG.IMAGE_SIZE", "64")
     found, text = study("capacity", *argv, values=("8",), **changes)
     more = found["models"][1]["trainings"][0]
     assert [stage["iterations"] for stage in more["stages"]] == [1, 1]
