@@ -9,14 +9,27 @@ AUTOENCODER = "scenes/autoencoder_scenes64.yaml"
 LDMSEG = "scenes/ldmseg_scenes64.yaml"
 DEPTH_AUTOENCODER = "scenes/depth_autoencoder_scenes64.yaml"
 JOINT = "scenes/ldmseg_multitask_scenes64.yaml"
+# No file: JOINT with SEPARATE_OPTS, as in configs/studies/tasks.yaml.
 SEPARATE = "scenes/ldmseg_separate_tasks_scenes64.yaml"
+SEPARATE_OPTS = (
+    *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.TASK_EMBEDDING.IN_TIME_EMBEDDING", True),
+    *("MODEL.LDMSEG.DENOISER.CROSS_ATTENTION", "kept"),
+    *("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.25),
+)
+# For command lines: the same small networks, but for the autoencoder's, whose weights are shipped.
+TINY_OPTS = (
+    "MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 "
+    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
+    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8"
+).split()
 # Of tiny_multitask_batch; class 0 is its background.
 CLASSES = ("MODEL.LDMSEG.NUM_CLASSES", 4, "MODEL.LDMSEG.THING_CLASSES", [1, 2, 3])
 
 
 def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     """A shipped scenes config with small networks on the CPU, without trained weights."""
-    cfg = get_config(name)
+    cfg = get_config(JOINT if name == SEPARATE else name)
+    cfg.merge_from_list(list(SEPARATE_OPTS) if name == SEPARATE else [])
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = ""
     ldmseg = cfg.MODEL.LDMSEG

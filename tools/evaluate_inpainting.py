@@ -34,8 +34,8 @@ from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
 from ldmseg_d2.evaluation.inpainting import BASELINES, load_picture
 from ldmseg_d2.evaluation.inpainting_study import InpaintingStudy, split_method
+from ldmseg_d2.experiments.pages import picture_path, write_section
 from ldmseg_d2.inpainting.patterns import PATTERNS
-from ldmseg_d2.studies.report import picture_path, write_section
 
 logger = logging.getLogger("ldmseg_d2.evaluate_inpainting")
 

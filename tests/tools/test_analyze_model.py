@@ -132,4 +132,6 @@ def test_table_is_written_between_the_markers(tool, tmp_path):
 def test_the_page_names_every_shipped_config():
     page = (ROOT / "docs" / "TRAINING.md").read_text()
     for path in ROOT.glob("configs/*/*.yaml"):
+        if path.parent.name == "studies":
+            continue
         assert path.name.startswith("Base") or f"`{path.relative_to(ROOT)}`" in page, path
