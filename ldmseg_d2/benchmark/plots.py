@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from PIL import Image
 
 from ldmseg_d2.engine.demo import MIN_SIDE, Demo
-from ldmseg_d2.visualization import draw_annotations, draw_outputs, enlarge, grid, shrink
+from ldmseg_d2.visualization import draw_annotations, draw_outputs, enlarge, fit, grid
 
 # A wider panel is made smaller: photos would be megabytes.
 MAX_WIDTH = 1600
@@ -134,4 +134,4 @@ def draw_panel(
         rows.append(row)
         titles.append(names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(shrink(grid(rows, titles), MAX_WIDTH)).save(path)
+    Image.fromarray(fit(grid(rows, titles), MAX_WIDTH)).save(path)

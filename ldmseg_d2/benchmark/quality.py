@@ -11,7 +11,7 @@ from torch import nn
 
 from ldmseg_d2.data import build_test_loader
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator, build_evaluator
-from ldmseg_d2.evaluation.class_agnostic import load_ground_truth
+from ldmseg_d2.evaluation.class_agnostic_evaluator import load_ground_truth
 from ldmseg_d2.evaluation.gather import gather_by_image
 
 SIZES = ("small", "medium", "large")

@@ -15,7 +15,7 @@ from ldmseg_d2.visualization import (
     draw_annotations,
     draw_outputs,
     enlarge,
-    side_by_side,
+    grid,
 )
 
 logger = logging.getLogger(__name__)
@@ -170,4 +170,4 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
             panels[f"true {kind}" if several else "ground truth"] = truths[kind]
         if kind in predictions:
             panels[kind if several else "prediction"] = predictions[kind]
-    return side_by_side(list(panels.values()), list(panels))
+    return grid([list(panels.values())], [list(panels)])

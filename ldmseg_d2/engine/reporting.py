@@ -94,7 +94,7 @@ def headlines(results: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
         Name to number, in the order of ``HEADLINES``; panoptic numbers in percent, depth's as
-        :func:`ldmseg_d2.evaluation.depth.depth_metrics` gives them. "-" if it is not a number.
+        ``depth_metrics`` gives them. "-" if it is not a number.
 
     Example:
         >>> headlines({"sem_seg": {"mIoU": 71.25}, "depth": {"AbsRel": 0.0625}})

@@ -1,4 +1,4 @@
-"""What the panoptic evaluators share: id PNGs, the call of panopticapi, and its totals.
+"""What the panoptic evaluators share: id PNGs, the call of panopticapi, and its averages.
 
 Numbers come from panopticapi, the reference implementation of panoptic quality (Kirillov et al.,
 arXiv 1801.00868): https://github.com/cocodataset/panopticapi
@@ -6,11 +6,13 @@ arXiv 1801.00868): https://github.com/cocodataset/panopticapi
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.utils.file_io import PathManager
 from panopticapi.evaluation import PQStat, pq_compute_multi_core, pq_compute_single_core
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
@@ -22,10 +24,7 @@ _POOL_FROM_PIXELS = 30_000_000
 
 
 def encode_id_map(ids: np.ndarray) -> bytes:
-    """Encode an id map as the bytes of an RGB PNG.
-
-    Args:
-        ids: (H, W) integers in 0..2^24 - 1, 0 is void.
+    """Encode an id map (H, W) of integers in 0..2^24 - 1, 0 is void, as the bytes of an RGB PNG.
 
     Raises:
         ValueError: if an id is outside that range.
@@ -48,7 +47,6 @@ def decode_id_map(png: bytes) -> np.ndarray:
 
 def compute_stat(
     annotation_pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
-    *,
     gt_folder: str,
     pred_folder: str,
     categories: dict[int, dict[str, Any]],
@@ -72,17 +70,10 @@ def compute_stat(
 
 
 def average_quality(stat: PQStat, category_ids: Iterable[int]) -> dict[str, float]:
-    """PQ, SQ and RQ averaged over the categories that occur (ground truth or prediction).
+    """PQ, SQ and RQ in percent, averaged over the ``n`` categories that occur.
 
     As panopticapi's ``PQStat.pq_average``, which divides by zero where no category occurs: that
     is 0 here.
-
-    Args:
-        stat: the sums.
-        category_ids: the categories to average over.
-
-    Returns:
-        "PQ", "SQ", "RQ" in percent and "n", the number of categories averaged over.
     """
     qualities = []
     for category_id in category_ids:
@@ -90,9 +81,30 @@ def average_quality(stat: PQStat, category_ids: Iterable[int]) -> dict[str, floa
         denominator = sums.tp + 0.5 * sums.fp + 0.5 * sums.fn
         if denominator > 0:
             sq = float(sums.iou) / sums.tp if sums.tp else 0.0
-            rq = sums.tp / denominator
-            qualities.append((float(sums.iou) / denominator, sq, rq))
+            qualities.append((float(sums.iou) / denominator, sq, sums.tp / denominator))
     if not qualities:
         return {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0, "n": 0}
     pq, sq, rq = 100 * np.mean(qualities, axis=0)
     return {"PQ": float(pq), "SQ": float(sq), "RQ": float(rq), "n": len(qualities)}
+
+
+def write_predictions(folder: str, predictions: Iterable[dict[str, Any]], **content: Any) -> None:
+    """Write predictions in COCO panoptic format: PNGs into a folder, and FOLDER.json.
+
+    Each has ``image_id``, ``file_name``, ``png`` (bytes) and ``segments_info``; ``content`` is what
+    the JSON has beside its annotations.
+    """
+    PathManager.mkdirs(folder)
+    annotations = []
+    for prediction in predictions:
+        with PathManager.open(os.path.join(folder, prediction["file_name"]), "wb") as file:
+            file.write(prediction["png"])
+        # panopticapi has replaced areas by numpy integers, which json refuses.
+        segments = [
+            {k: v.item() if isinstance(v, np.generic) else v for k, v in segment.items()}
+            for segment in prediction["segments_info"]
+        ]
+        kept = {key: prediction[key] for key in ("image_id", "file_name")}
+        annotations.append({**kept, "segments_info": segments})
+    with PathManager.open(f"{folder}.json", "w") as file:
+        json.dump({**content, "annotations": annotations}, file)

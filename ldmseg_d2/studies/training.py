@@ -12,11 +12,12 @@ from torch import nn
 
 from ldmseg_d2.data import build_dataset_mapper, load_dataset_dicts
 from ldmseg_d2.engine import Trainer, load_config
-from ldmseg_d2.evaluation.inpainting import (
+from ldmseg_d2.evaluation.inpainting_evaluation import (
     complete,
     draw_hints,
     evaluate_completion,
     load_picture,
+    segment_ids,
 )
 
 from .curve import Curve
@@ -191,7 +192,8 @@ def evaluate_inpainting(cfg: CfgNode, model: nn.Module, settings: Settings) -> d
     size = {"block_size": settings.block_size}
     hints = [draw_hints(picture, "block", DROP, 0, **size) for picture in pictures]
     with torch.no_grad():
-        completed = list(complete(pictures, hints, model, batch_size=cfg.TEST.IMS_PER_BATCH))
+        outputs = complete(pictures, hints, model, batch_size=cfg.TEST.IMS_PER_BATCH)
+        completed = [segment_ids(output) for output in outputs]
     return evaluate_completion(pictures, hints, completed)
 
 

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.cityscapes_panoptic import register_all_cityscapes_panoptic
 
 from ldmseg_d2.data import load_dataset_dicts, register_all
-from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
+from ldmseg_d2.evaluation import PanopticEvaluator
 
 from .helpers import id2rgb, write_png
 from .test_dataset_mapper import plain_mapper

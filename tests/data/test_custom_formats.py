@@ -19,7 +19,7 @@ from ldmseg_d2.data.custom.pictures import FileIndex
 from ldmseg_d2.data.custom.prepare import is_validation
 from ldmseg_d2.data.custom.problems import InputError
 from ldmseg_d2.data.custom.read_masks import read_id_masks
-from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
+from ldmseg_d2.evaluation import PanopticEvaluator
 
 from . import custom_exports as exports
 from .helpers import id2rgb, same_partition, tiny_config, write_png
