@@ -13,6 +13,7 @@ from .color_overlay import overlay
 # Multiples of the golden ratio, modulo 1, spread hues evenly however many there are.
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 SATURATIONS, VALUES = (0.72, 0.95, 0.55), (0.98, 0.82)
+MAX_COLORED_ID = 255
 
 
 def segment_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -70,6 +71,8 @@ def draw_panoptic(
 ) -> np.ndarray:
     """Lay a panoptic map over a photo: a colour an id, outlines, void as dark stripes.
 
+    Ids above 255, as data sets have them, are numbered first.
+
     Args:
         image: (H, W, 3) uint8 RGB.
         panoptic_seg: (H, W) integer ids, 0 is void.
@@ -85,9 +88,11 @@ def draw_panoptic(
     Returns:
         (scale * H, scale * W, 3) uint8 RGB.
     """
-    ids = torch.as_tensor(panoptic_seg).cpu().numpy().astype(np.int64)
+    ids, like = (_to_array(one) for one in (panoptic_seg, panoptic_seg if like is None else like))
+    if like.max() > MAX_COLORED_ID:  # a data set's: numbered, they get well separated hues
+        like = np.where(like == 0, 0, np.searchsorted(np.unique(like[like != 0]), like) + 1)
     labels, first, regions = np.unique(ids, return_index=True, return_inverse=True)
-    named = ids if like is None else align_ids(ids, torch.as_tensor(like).cpu().numpy())
+    named = align_ids(ids, like)
     names = {}
     if class_names is not None and segments_info:
         names = {s["id"]: class_names[s["category_id"]] for s in segments_info}
@@ -101,3 +106,7 @@ def draw_panoptic(
         draw_boundaries=draw_boundaries,
         scale=scale,
     )
+
+
+def _to_array(ids: np.ndarray | torch.Tensor) -> np.ndarray:
+    return torch.as_tensor(ids).cpu().numpy().astype(np.int64)

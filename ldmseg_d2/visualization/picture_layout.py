@@ -47,7 +47,7 @@ def grid(
         for x, picture in enumerate(row):
             top, left = ((side - s) // 2 for side, s in zip((height, width), picture.shape))
             cell = cells[y, x, bar:][top : top + picture.shape[0], left : left + picture.shape[1]]
-            cell.copy_(torch.from_numpy(np.ascontiguousarray(picture)))
+            cell.copy_(torch.tensor(picture))
             if titles is not None:
                 text = _draw_title(titles[y][x], _title_size(pictures), (bar, width))
                 cells[y, x, :bar] = torch.from_numpy(text)

@@ -1,7 +1,6 @@
 """Semantic maps: by hand, against Detectron2's evaluator, from semantic and panoptic PNGs."""
 
 import json
-import logging
 import math
 
 import numpy as np
@@ -122,28 +121,15 @@ def test_things_may_be_missing_in_the_stuff_map(register, tmp_path):
     assert [s["category_id"] for s in written] == [11]
 
 
-def test_a_part_of_the_data_set_and_images_twice(pictures):
+def test_outputs_without_semantic_maps_are_left_out(pictures):
     _, name, truths = pictures
     outputs = [one_hot(p) for p in predictions(truths)]
     evaluator = SemanticEvaluator(name)
-    once = run_evaluator(evaluator, name, outputs[:2])
+    result = run_evaluator(evaluator, name, [{}, *outputs[1:3]])
+    assert run_evaluator(evaluator, name, [{}]) == {}
     evaluator.reset()
-    records = DatasetCatalog.get(name)
-    evaluator.process([records[i] for i in (0, 1, 1)], [outputs[i] for i in (0, 1, 1)])
-    assert evaluator.evaluate()["sem_seg"] == pytest.approx(once["sem_seg"], nan_ok=True)
-
-
-def test_outputs_without_semantic_maps(pictures, caplog):
-    _, name, truths = pictures
-    outputs = [one_hot(p) for p in predictions(truths)]
-    evaluator = SemanticEvaluator(name)
-    with caplog.at_level(logging.WARNING):
-        result = run_evaluator(evaluator, name, [{}, *outputs[1:]])
-        assert "1 of 5 outputs have no 'sem_seg'" in caplog.text
-        assert run_evaluator(evaluator, name, [{}]) == {}
-    reference = SemanticEvaluator(name)
-    reference.process(DatasetCatalog.get(name)[1:], outputs[1:])
-    assert result["sem_seg"] == pytest.approx(reference.evaluate()["sem_seg"])
+    evaluator.process(DatasetCatalog.get(name)[1:3], outputs[1:3])
+    assert result["sem_seg"] == pytest.approx(evaluator.evaluate()["sem_seg"], nan_ok=True)
 
 
 def test_only_void_is_nan_without_a_warning(register, recwarn):
@@ -158,17 +144,13 @@ def test_errors_say_what_is_wrong(register, pictures, tmp_path):
     bare = register([np.ones((2, 2), np.int64)], stuff_classes=["a"])
     with pytest.raises(ValueError, match="1 of 1 images.*'sem_seg_file_name' nor"):
         SemanticEvaluator(bare)
-    with pytest.raises(ValueError, match=r"\(4, 12, 20\), expected \(3, 12, 20\).*has 3 classes"):
+    with pytest.raises(ValueError, match="has 4 classes, .* has 3"):
         run_evaluator(SemanticEvaluator(name), name, [one_hot(np.zeros((12, 20)), 4)])
-    with pytest.raises(ValueError, match=r"\(3, 6, 20\), expected \(3, 12, 20\)"):
-        run_evaluator(SemanticEvaluator(name), name, [one_hot(np.zeros((6, 20)))])
-    with pytest.raises(ValueError, match="no photo x.jpg"):
-        SemanticEvaluator(name).process([{"file_name": "x.jpg"}], [{}])
     path = tmp_path / "wrong.png"
     Image.fromarray(np.full((2, 2), 3, np.uint8)).save(path)
     ids = np.ones((2, 2), np.int64)
     wrong = register(
         [ids], [[{"id": 1, "category_id": 7}]], extra=[{"sem_seg_file_name": str(path)}]
     )
-    with pytest.raises(ValueError, match=r"wrong.png\) holds \[3\]; allowed are the classes 0..2"):
+    with pytest.raises(ValueError, match=r"wrong.png holds \[3\]; allowed are the classes 0..2"):
         run_evaluator(SemanticEvaluator(wrong), wrong, [one_hot(0 * ids)])

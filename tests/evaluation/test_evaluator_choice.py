@@ -1,7 +1,6 @@
 """Which evaluators are chosen, and that Detectron2's own runs on our data with perfect results."""
 
 import copy
-import doctest
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +103,6 @@ SEMANTIC, DEPTH = {SemanticEvaluator}, {DepthEvaluator}
 CHOICES = [
     ("LDMSegAutoencoder", None, {ReconstructionEvaluator}),
     ("LDMSegDepthAutoencoder", None, DEPTH),
-    ("LDMSegImageEncoder", (["instance", "semantic"], "semantic_task"), SEMANTIC),
     ("LDMSeg", None, INSTANCE),
     ("LDMSeg", (["instance"], "none"), INSTANCE),
     ("LDMSeg", (["semantic"], "none"), SEMANTIC),
@@ -175,27 +173,18 @@ def test_which_models_predict_classes():
         (config("LDMSeg", CLASSIFIER="semantic_task"), True),
         (config("LDMSegAutoencoder", CLASSIFIER="semantic_task"), False),
         (config("LDMSegDepthAutoencoder"), False),
-        (config("LDMSegImageEncoder", CLASSIFIER="semantic_task"), False),
         (config("X"), True),
     ):
         assert predicts_classes(cfg) is expected
 
 
 def test_relative_depth_is_aligned_and_metric_depth_is_not(rich):
-    def abs_rel(**keys):
-        cfg = config("LDMSeg", TASKS=["depth"], **keys.pop("ldmseg", {}))
-        for key, value in keys.items():
-            cfg.TEST[key] = value
+    def abs_rel(kind):
+        cfg = config("LDMSeg", TASKS=["depth"], DEPTH=CfgNode({"NORMALIZATION": kind}))
         outputs = [{"depth": torch.full((2, 2), 3.0)}]  # the truth is 2 m
         return run_evaluator(build_evaluator(cfg, rich), rich, outputs)["depth"]["AbsRel"]
 
-    metric = {"DEPTH": CfgNode({"NORMALIZATION": "metric"})}
-    assert abs_rel() == pytest.approx(0)
-    assert abs_rel(ldmseg={"DEPTH": CfgNode({"NORMALIZATION": "relative"})}) == pytest.approx(0)
-    assert abs_rel(ldmseg=metric) == 0.5
-    assert abs_rel(ldmseg=metric, DEPTH_ALIGNMENT="median") == 0
-    assert abs_rel(DEPTH_ALIGNMENT="none") == 0.5
-    assert abs_rel(DEPTH_ALIGNMENT="none", DEPTH_RANGE=(0.5, 2.5)) == 0.25
+    assert abs_rel("relative") == pytest.approx(0) and abs_rel("metric") == 0.5
 
 
 def test_a_new_evaluator_registers_in_a_few_lines(rich):
@@ -222,13 +211,6 @@ def test_a_new_evaluator_registers_in_a_few_lines(rich):
         assert NumImages not in kinds(build_evaluator(config("PanopticFPN"), rich))
     finally:
         del EVALUATORS["images"]
-
-
-def test_the_example_of_registration_runs():
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(register_evaluator, "register_evaluator"):
-        runner.run(test)
-    assert runner.summarize().failed == 0 and runner.tries > 3
 
 
 def test_unknown_evaluator_type_names_the_allowed_ones(register):
@@ -272,7 +254,7 @@ def test_perfect_outputs_of_every_kind(tiny):
     evaluator = build_evaluator(config("PanopticFPN"), name)
     result = run_evaluator(evaluator, name, with_all_kinds(outputs, 3))
     keys = {"panoptic_seg": "PQ", "panoptic_class_agnostic": "PQ", "sem_seg": "mIoU"}
-    keys.update({"segm": "AP", "bbox": "AP"})
+    keys["segm"] = "AP"
     assert {key: result[key][metric] for key, metric in keys.items()} == pytest.approx(
         dict.fromkeys(keys, 100)
     )
