@@ -160,11 +160,9 @@ def test_bad_files_are_named_and_the_others_go_on(config, photos, tmp_path, mess
     "arguments, message",
     [
         (["--input", "{photos}/none*"], "no photo at"),
-        (["--input", "{photos}", "--output", "{photos}/a.jpg"], "a.jpg"),
         (["--input", "{photos}", "--opts", "INPUT.LDMSEG.IMAGE_SIZ", "3"], "IMAGE_SIZ"),
-        (["--input", "{photos}", "--config-file", "missing.yaml"], "missing.yaml"),
         (["--dataset", "no_such_data_set"], "no_such_data_set"),
-        (["--input", "{photos}", "--seed", "666", "--steps"], "LeftAndRight has no denoising"),
+        (["--input", "{photos}", "--steps", "--opts", "SEED", "666"], "has no denoising steps"),
         (
             ["--input", "{photos}", "--opts", "MODEL.META_ARCHITECTURE", "LDMSegAutoencoder"],
             "demo needs a diffusion model",
@@ -183,8 +181,8 @@ def test_a_registered_data_set_shows_its_ground_truth(config, data_set, tmp_path
     args = ["--config-file", config, "--dataset", data_set, "--num", "2"]
     assert demo.main([*args, "--output", str(tmp_path / "out")]) == 0
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "a_2.png", "overview.png"}
-    assert size_of(tmp_path / "out" / "a.png")[0] > 3 * 256
-    assert size_of(tmp_path / "out" / "a.png")[1] < 240
+    width, height = size_of(tmp_path / "out" / "a.png")
+    assert width > 2 * 256 and height > 2 * 192
 
 
 def test_several_outputs_stand_beside_each_other_with_their_truth_below(config, data_set, tmp_path):
@@ -193,23 +191,14 @@ def test_several_outputs_stand_beside_each_other_with_their_truth_below(config, 
     assert demo.main([*args, "--output", str(tmp_path / "out"), "--opts", *many]) == 0
     with Image.open(tmp_path / "out" / "a.png") as image:
         picture = np.asarray(image).astype(int)
-    # photo | panoptic | semantic | depth, and below legend | panoptic | semantic | nothing.
+    # photo | panoptic | semantic | depth, and below nothing | panoptic | semantic | nothing.
     assert 4 * 256 < picture.shape[1] < 4 * 256 + 40
     assert 2 * 192 < picture.shape[0] < 2 * 192 + 80
     lower = picture[-190:-20]
     depth = lower[:, 3 * 262 + 20 : 4 * 262 - 20]
     assert (depth == 255).all()
-    legend = lower[:, 10:250]
-    for color in ([250, 20, 30], [20, 30, 250]):
-        assert (legend == color).all(-1).sum() > 50
     # In the overview: the results alone.
     assert size_of(tmp_path / "out" / "overview.png")[1] < 2 * 192 + 80
-
-
-def test_tasks_are_refused_unless_the_model_has_them(config):
-    cfg = demo.load_config(config, ["MODEL.META_ARCHITECTURE", "LDMSeg"])
-    with pytest.raises(ValueError, match="--tasks depth: .* has the tasks instance"):
-        demo.Demo(cfg, tasks=["depth"])
 
 
 def test_results_never_overwrite_a_photo(config, photos):
@@ -218,8 +207,3 @@ def test_results_never_overwrite_a_photo(config, photos):
         demo.main(["--config-file", config, "--input", str(photos), "--output", str(photos)]) == 0
     )
     assert (photos / "b.png").read_bytes() == before and (photos / "b_2.png").is_file()
-    assert demo.output_paths(["x/a.jpg", "y/a.jpg", "z/a.png"], "z") == [
-        "z/a_2.png",
-        "z/a_3.png",
-        "z/a_4.png",
-    ]
