@@ -6,8 +6,8 @@
         [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
 
 Writes DIR/results.json, results.md, results.png and a panel of pictures for each pattern. The known
-segments are given under random names. --num-samples K also draws K masks without hints, and writes
-how far their disagreement tells where the model is wrong: calibration.png.
+segments are given under random names. --num-samples K also draws K masks without hints, and says
+how far their disagreement tells where the model is wrong.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import torch
 from detectron2.modeling import build_model
@@ -81,26 +82,21 @@ def evaluate(args: argparse.Namespace) -> str:
     if args.num_samples:
         content["draws"] = inpainting.evaluate_draws(pictures, model, num_samples=args.num_samples)
         text += f"\n{report.draws_table(content['draws'])}"
-        figure = report.plot_calibration(content["draws"]["bins"])
-        figure.savefig(os.path.join(args.output, "calibration.png"), dpi=120)
     text += (
         f"\n{len(pictures)} pictures of {dataset}; {cfg.MODEL.DEVICE}, torch {torch.__version__}. "
         f"Command: `{content['command']}`\n"
     )
-    with open(os.path.join(args.output, "results.json"), "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
-    with open(os.path.join(args.output, "results.md"), "w", encoding="utf-8") as file:
-        file.write(text)
+    Path(args.output, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    Path(args.output, "results.md").write_text(text, encoding="utf-8")
     return text
 
 
 def write_doc(page: str, output: str, text: str) -> None:
     """Write tables and pictures into a section of a page, named after the output folder."""
-    name = os.path.basename(os.path.normpath(output))
-    lines = [text]
-    for file in sorted(f for f in os.listdir(output) if f.endswith(".png")):
-        target = picture_path(page, f"{name}_{file.removesuffix('.png')}")
-        shutil.copyfile(os.path.join(output, file), target)
+    name, lines = Path(output).name, [text]
+    for file in sorted(Path(output).glob("*.png")):
+        target = picture_path(page, f"{name}_{file.stem}")
+        shutil.copyfile(file, target)
         lines += [f"![{target.stem.replace('_', ' ')}](images/{target.name})", ""]
     write_section(page, name, lines, header="# Completing masks (inpainting)\n")
 
@@ -117,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
         # str() of a KeyError quotes its message.
         logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
         return 1
-    logger.info("%s\nThe results are in %s", text, os.path.abspath(args.output))
+    logger.info("%s\nThe results are in %s", text, args.output)
     return 0
 
 

@@ -115,8 +115,8 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered data set with panoptic ground truth.
-            output_dir: predictions are written there in COCO panoptic format, as
-                ``<task_name>.json`` and PNGs in ``<task_name>/``. None: they are not kept.
+            output_dir: of the predictions in COCO panoptic format, ``<task_name>.json`` and PNGs in
+                ``<task_name>/``; None: they are not kept.
         """
         self._dataset_name, self._output_dir = dataset_name, output_dir
         self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
@@ -190,8 +190,7 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
             segments = _segments(pq.decode_id_map(one["png"]))
             written.append({**one, "file_name": file_name, "segments_info": segments})
         folder = os.path.join(self._output_dir, self.task_name)
-        images = [{"id": one["image_id"], "file_name": one["file_name"]} for one in written]
-        pq.write_predictions(folder, written, images=images, categories=[SEGMENT])
+        pq.write_predictions(folder, written, categories=[SEGMENT])
 
 
 class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):

@@ -140,11 +140,10 @@ class DepthEvaluator(DatasetEvaluator):
         return result
 
     def evaluate(self) -> OrderedDict | None:
-        """Average over all processed images. Call it from every process.
+        """On the main process ``{"depth": metrics}``, else None. Call it from every process.
 
-        Returns:
-            On the main process ``{"depth": metrics}``, else None: those of :func:`depth_metrics`,
-            NaN without an image that has depth; "images" and "non_finite_images" (how many).
+        Metrics are those of :func:`depth_metrics`, NaN without an image that has depth; and the
+        numbers of "images" and "non_finite_images".
         """
         entries = gather_by_image(self._entries)
         if entries is None:

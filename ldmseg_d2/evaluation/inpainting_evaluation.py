@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 # Names of given segments are drawn from 1..MAX_NAME: no model can have seen them as its own ids.
 MAX_NAME = 10_000
-# Factorising the random walker's matrix needs more memory than iterating, above so many pixels.
-MAX_FACTORISED_PIXELS = 40_000
 
 # Inputs of a model to its outputs, lists of dicts.
 Segment = Callable[[list[dict]], list[dict]]
@@ -75,7 +73,7 @@ def complete(
     batch_size: int = 16,
     **keys: Any,
 ) -> Iterator[dict[str, Any]]:
-    """Let the model segment pictures, with or without hints; yields its output for each picture.
+    """Let the model segment pictures, with or without hints; yields its output for each.
 
     ``keys`` are put into every input dict, such as ``num_samples``.
     """
@@ -114,8 +112,8 @@ def random_walker_fill(photo: np.ndarray, ids: np.ndarray, known: np.ndarray) ->
         return nearest_fill(ids, known)
     markers = np.zeros(ids.shape, dtype=np.int32)
     markers[known] = seeds.reshape(-1) + 1
-    # Neither way needs an optional solver.
-    mode = "bf" if markers.size <= MAX_FACTORISED_PIXELS else "cg_j"
+    # Factorised where that needs little memory; neither way needs an optional solver.
+    mode = "bf" if markers.size <= 40_000 else "cg_j"
     walked = random_walker(photo, markers, mode=mode, tol=1e-4, channel_axis=-1)
     return np.where(known, ids, labels[np.clip(walked, 1, None) - 1])
 
@@ -130,10 +128,9 @@ def completions(
 ) -> Iterator[tuple[str, float, str, list[Hints], list[np.ndarray]]]:
     """Complete all pictures for every pattern and drop rate, by the model and what it is held to.
 
-    Yields:
-        Pattern, drop rate, method, what was given, and the completed masks (H, W).
+    Yields pattern, drop rate, method, what was given, and the completed masks (H, W).
     """
-    # All of them first: a share that is none shall not stop an evaluation in the middle.
+    # All of them first: a wrong share shall not stop an evaluation in the middle.
     given = [
         (pattern, drop, [draw_hints(one, pattern, drop, seed) for one in pictures])
         for pattern in patterns
@@ -162,11 +159,10 @@ def evaluate_completion(
     Returns:
         In percent: "PQ", "SQ", "RQ" and "mIoU" of the whole masks, class-agnostic;
         "dropped_PQ" and "dropped_mIoU" on the dropped pixels alone, where the rest is void; and
-        "given_ids", the share of dropped pixels that belong to a partly given segment and have its
-        given id. And "dropped", the share of pixels that was dropped.
+        "given_ids", the share of partly given segments' dropped pixels that have the given id.
     """
     whole, part = [], []
-    right = wanted = dropped = 0
+    right = wanted = 0
     for picture, one, ids in zip(pictures, hints, predictions, strict=True):
         whole.append((picture.truth, picture.num_segments, ids))
         part.append(_restrict(picture, ids, ~one.known))
@@ -174,15 +170,12 @@ def evaluate_completion(
         asked = ~one.known & np.isin(picture.truth, given[given != 0])
         wanted += int(asked.sum())
         right += int((ids[asked] == one.names[picture.truth[asked]]).sum())
-        dropped += int((~one.known).sum())
     quality, on_dropped = class_agnostic_quality(whole), class_agnostic_quality(part)
-    pixels = sum(picture.truth.size for picture in pictures)
     return {
         **{key: quality[key] for key in ("PQ", "SQ", "RQ", "mIoU")},
         "dropped_PQ": on_dropped["PQ"],
         "dropped_mIoU": on_dropped["mIoU"],
         "given_ids": 100 * right / max(wanted, 1),
-        "dropped": 100 * dropped / max(pixels, 1),
     }
 
 
@@ -193,9 +186,8 @@ def evaluate_draws(
 
     Returns:
         "num_samples"; the PQ of the draws on average, "single", and of their "consensus"; and
-        "bins", for each disagreement that occurs "disagreement", "pixels" (share of all) and
-        "error" (share of those that are wrong), in [0, 1]. Wrong are pixels whose true segment is
-        matched to another one, see :func:`match_segments`.
+        "bins", for each "disagreement" that occurs "pixels" (share of all) and "error" (share of
+        those that are wrong: their true segment is matched to another one), in [0, 1].
     """
     if num_samples < 2:
         raise ValueError(f"{num_samples} draw cannot disagree with others: give at least 2")

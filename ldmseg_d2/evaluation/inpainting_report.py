@@ -25,9 +25,7 @@ NUM_PANEL, PANEL_SIDE = 6, 192
 def results_table(results: Sequence[dict[str, Any]]) -> str:
     """One Markdown table for each pattern: methods by drop rates.
 
-    Args:
-        results: dicts with ``pattern``, ``drop``, ``method`` and the numbers of
-            :func:`~ldmseg_d2.evaluation.inpainting_evaluation.evaluate_completion`.
+    Results are dicts with ``pattern``, ``drop``, ``method`` and what ``evaluate_completion`` gives.
     """
     lines = [CAPTION, ""]
     for pattern in dict.fromkeys(r["pattern"] for r in results):
@@ -47,7 +45,7 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def draws_table(summary: dict[str, Any]) -> str:
-    """What :func:`~ldmseg_d2.evaluation.inpainting_evaluation.evaluate_draws` says, as Markdown."""
+    """What ``evaluate_draws`` gives, as Markdown."""
     lines = [
         f"{summary['num_samples']} masks a picture: PQ {summary['single']:.1f} on average, "
         f"{summary['consensus']:.1f} for their consensus.",
@@ -81,21 +79,6 @@ def plot_results(results: Sequence[dict[str, Any]]) -> Figure:
             axis.set_ylabel(title if column == 0 else "")
         axes[1][column].set_xlabel("dropped, %")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    return figure
-
-
-def plot_calibration(bins: Sequence[dict[str, float]]) -> Figure:
-    """Error over disagreement, and how many pixels have it."""
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axis = figure.subplots()
-    x, share, error = (
-        [100 * one[key] for one in bins] for key in ("disagreement", "pixels", "error")
-    )
-    axis.plot([0, 100], [0, 100], ":", color="grey", label="error = disagreement")
-    axis.plot(x, error, "-o", label="wrong pixels")
-    axis.bar(x, share, width=4, alpha=0.25, label="share of pixels")
-    axis.set(xlabel="disagreement between the draws, %", ylabel="%", ylim=(0, 100))
-    axis.legend(frameon=False)
     return figure
 
 

@@ -60,14 +60,7 @@ class InstanceAPEvaluator(DatasetEvaluator):
         self._entries: list[dict[str, Any]] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Take the predictions of some images.
-
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``: Detectron2 Instances with ``pred_masks`` (N, H, W) at
-                the ground truth's size, ``pred_boxes``, ``scores`` and contiguous ``pred_classes``
-                of things.
-        """
+        """Take predictions: ``image_id``, and Detectron2's ``instances`` with ``pred_masks``."""
         for entry, output in zip(inputs, outputs):
             image_id, found = entry["image_id"], None
             if output.get("instances") is not None:
@@ -85,11 +78,9 @@ class InstanceAPEvaluator(DatasetEvaluator):
             self._entries.append({"image_id": image_id, "found": found})
 
     def evaluate(self) -> OrderedDict | None:
-        """Compare all processed images with the ground truth. Call it from every process.
+        """On the main process ``{"segm": metrics}``, else None. Call it from every process.
 
-        Returns:
-            On the main process ``{"segm": metrics}``, see :func:`mask_average_precision`, else
-            None; ``{}`` if no output had ``instances``.
+        Metrics: see :func:`mask_average_precision`; ``{}`` if no output had ``instances``.
         """
         entries = gather_by_image(self._entries)
         if entries is None:
@@ -143,12 +134,9 @@ class InstanceAPEvaluator(DatasetEvaluator):
 def mask_average_precision(
     truth: COCO, found: list[dict], image_ids: list[Any]
 ) -> dict[str, float]:
-    """pycocotools' average precision of masks with its default parameters.
+    """pycocotools' average precision of masks of some images, with its default parameters.
 
-    Args:
-        truth: the ground truth.
-        found: COCO results: ``image_id``, ``category_id``, ``score``, ``segmentation``.
-        image_ids: the images that count.
+    ``found`` are COCO results: ``image_id``, ``category_id``, ``score``, ``segmentation``.
 
     Returns:
         "AP", "AP50", "AP75", "APs", "APm", "APl" and "AP-NAME" of each category, in percent; NaN

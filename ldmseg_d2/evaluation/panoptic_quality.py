@@ -59,9 +59,6 @@ def compute_stat(
         gt_folder, pred_folder: folders of the id PNGs that the annotations name.
         categories: COCO categories by id.
         num_pixels: pixels of all images; decides whether a pool of processes is worth its start.
-
-    Returns:
-        panopticapi's sums of IoU, true positives, false positives and false negatives by category.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         if num_pixels < _POOL_FROM_PIXELS or (os.cpu_count() or 1) < 2:

@@ -24,18 +24,10 @@ def overlay(
     draw_boundaries: bool = True,
     scale: int = 1,
 ) -> np.ndarray:
-    """Lay a colour for every region over a photo.
+    """Lay colours (K, 3) and names of regions 0..K - 1 (H, W) over a photo (H, W, 3) uint8.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        regions: (H, W) integers 0..K - 1, the region of each pixel.
-        palette: (K, 3) uint8 RGB.
-        void: (K,) bool, regions that get dark stripes instead of their colour.
-        names: K texts or None, written where there is room.
-        alpha, draw_boundaries, scale: see :func:`~ldmseg_d2.visualization.draw_panoptic`.
-
-    Returns:
-        (scale * H, scale * W, 3) uint8 RGB.
+    Where ``void`` (K,) bool, dark stripes instead. The others: see
+    :func:`~ldmseg_d2.visualization.draw_panoptic`.
     """
     if image.shape != (*regions.shape, 3) or image.dtype != np.uint8:
         raise ValueError(
@@ -66,12 +58,9 @@ def stripes(shape: tuple[int, int]) -> np.ndarray:
     return np.array(VOID_STRIPES, dtype=np.uint8)[(rows + columns) // width % 2]
 
 
-def _write_names(
-    picture: np.ndarray, regions: np.ndarray, names: Sequence[str | None]
-) -> np.ndarray:
+def _write_names(picture: np.ndarray, regions: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Write each region's name at its innermost point, where there is room."""
-    height, width = regions.shape
-    visualizer = Visualizer(picture)
+    (height, width), visualizer = regions.shape, Visualizer(picture)
     size = max(9.0, min(height, width) / 38)
     for row in (row for row, name in enumerate(names) if name):
         # Padded, since the picture's edge is an edge of the region as well.

@@ -39,11 +39,7 @@ def align_ids(panoptic_seg: np.ndarray, reference: np.ndarray) -> np.ndarray:
     prediction, or the steps of a diffusion. The ids are given one to one, with the largest sum of
     IoUs; segments that overlap none get new ones.
 
-    Args:
-        panoptic_seg, reference: (H, W) integer ids, 0 is void.
-
-    Returns:
-        (H, W) int64: the same partition as `panoptic_seg`.
+    Both are (H, W) integer ids, 0 is void; so is the result, the same partition as `panoptic_seg`.
     """
     labels, inverse, areas = np.unique(panoptic_seg, return_inverse=True, return_counts=True)
     names, columns, name_areas = np.unique(reference, return_inverse=True, return_counts=True)

@@ -19,16 +19,12 @@ MIN_INSTANCE_SCORE = 0.5
 class Style(NamedTuple):
     """How panels are drawn; the default draws segments without names."""
 
-    # Of the contiguous classes, as in a data set's metadata; None: none are written.
-    class_names: Sequence[str] | None = None
+    class_names: Sequence[str] | None = None  # of the contiguous classes, as in the metadata
     class_colors: Sequence[Sequence[int]] | None = None
-    # Ends of the colours of a model's depth, (0, 1) where that is relative; None: the ground
-    # truth's range, where there is one, as of metres.
+    # Ends of the colours of relative depth, (0, 1); None: of metres, the ground truth's range.
     depth_range: tuple[float, float] | None = None
-    # Equal ratios of metres are equal steps of colour.
-    log_depth: bool = False
-    # Enlarges small pictures.
-    scale: int = 1
+    log_depth: bool = False  # equal ratios of metres are equal steps of colour
+    scale: int = 1  # enlarges small pictures
 
 
 DEFAULT_STYLE = Style()
@@ -63,9 +59,8 @@ def draw_outputs(
         photo: (H, W, 3) uint8 RGB.
         output: of a Detectron2 model, any of ``panoptic_seg``, ``instances`` (drawn where there is
             no panoptic map), ``sem_seg`` and ``depth``.
-        style: names, colours, range of depth, size.
-        annotations: see :func:`draw_annotations`; segments have the colours, and depth the range,
-            that they have there.
+        style: how.
+        annotations: see :func:`draw_annotations`: colours and range of depth are as there.
 
     Returns:
         Those of ``PANELS`` that there are, (H', W', 3) uint8 each.

@@ -32,11 +32,9 @@ def fit(image: np.ndarray, longest_side: int) -> np.ndarray:
 def grid(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[Sequence[str]] | None = None
 ) -> np.ndarray:
-    """Put rows of pictures below each other, on white, each in a cell as large as the largest.
+    """Put rows of (H, W, 3) uint8 pictures with titles on white, in cells of the largest's size.
 
-    Args:
-        rows: of (H, W, 3) uint8 pictures; some may be shorter than others.
-        titles: rows of texts above the pictures, smaller where they would not fit.
+    Rows may be shorter than others; titles are smaller where they would not fit.
     """
     num_columns = max(len(row) for row in rows)
     pictures = [picture for row in rows for picture in row]

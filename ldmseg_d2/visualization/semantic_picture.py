@@ -37,7 +37,6 @@ def draw_semantic(
     *,
     class_names: Sequence[str] | None = None,
     colors: Sequence[Sequence[int]] | None = None,
-    alpha: float = 0.7,
     scale: int = 1,
 ) -> np.ndarray:
     """Lay a map of classes over a photo: a colour a class, outlines, void as dark stripes.
@@ -45,11 +44,9 @@ def draw_semantic(
     Args:
         image: (H, W, 3) uint8 RGB.
         sem_seg: see :func:`class_map`; 255 and negative numbers are void.
-        class_names: name of each class, written once a class, in pictures of at least 200 px, where
-            there is room for it.
+        class_names, scale: see :func:`~ldmseg_d2.visualization.draw_panoptic`.
         colors: RGB of each class, such as the ``stuff_colors`` of a data set's metadata; None, or
             too few: colours that depend on the class' number alone.
-        alpha, scale: see :func:`~ldmseg_d2.visualization.draw_panoptic`.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB.
@@ -69,6 +66,6 @@ def draw_semantic(
         palette,
         void=void,
         names=[None if empty else names.get(k) for k, empty in zip(used.tolist(), void)],
-        alpha=alpha,
+        alpha=0.7,
         scale=scale,
     )
