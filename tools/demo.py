@@ -2,7 +2,7 @@
 """Segment photos and draw what comes out.
 
     tools/demo.py --config-file FILE --input PHOTOS... --output DIR [--steps]
-                  [--tasks TASK ...] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
+                  [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
     tools/demo.py --config-file FILE --dataset NAME --num 8 --output DIR [--opts ...]
 
 PHOTOS are files, folders or quoted patterns such as 'photos/*.jpg'. Each photo and its results
@@ -47,7 +47,6 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num", type=int, default=8, help="photos of --dataset (default: 8)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the pictures")
     parser.add_argument("--steps", action="store_true", help="also show steps of the denoising")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="LDMSeg: only these")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config; comes last")
     return parser
 
@@ -139,7 +138,7 @@ def setup(args: argparse.Namespace) -> tuple[Demo, list[dict[str, Any]], list[st
         raise ValueError("; ".join(problems) or "no photos to segment")
     os.makedirs(args.output, exist_ok=True)
     dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
-    return Demo(cfg, dataset=dataset, steps=args.steps, tasks=args.tasks), records, problems
+    return Demo(cfg, dataset=dataset, steps=args.steps), records, problems
 
 
 def main(argv: list[str] | None = None) -> int:

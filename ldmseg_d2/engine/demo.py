@@ -1,7 +1,7 @@
 """A model from a config, and pictures of what it makes of photos."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,30 +65,31 @@ class Demo:
         *,
         dataset: str | None = None,
         steps: bool = False,
-        tasks: Sequence[str] = (),
     ) -> None:
         """
         Args:
             cfg: of a model that takes photos.
             dataset: a registered data set whose metadata names and colours the classes.
             steps: ask the model for its intermediate predictions.
-            tasks: of LDMSeg's, only these; empty: all that it has.
 
         Raises:
-            ValueError: the model reads no photos, or lacks a task.
+            ValueError: the model makes no segments of a photo.
         """
-        _check(cfg, tasks)
+        name = cfg.MODEL.META_ARCHITECTURE
+        if name in WITHOUT_SEGMENTS:
+            raise ValueError(
+                f"the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), not {name}, "
+                "which is trained before it and makes no segments of a photo"
+            )
         self.mapper = build_dataset_mapper(cfg, is_train=False)
         self.model = build_model(cfg).eval()
         if not cfg.MODEL.WEIGHTS:
             logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
         LDMSegCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
         self.segments_have_classes = predicts_classes(cfg)
-        self.steps, self.keys = steps, {"tasks": list(tasks)} if tasks else {}
-        if steps:
-            self.keys["return_steps"] = NUM_STEPS
+        self.steps = steps
         self.style = Style()
-        if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
+        if name == "LDMSeg":
             depth = build_depth_normalization(cfg)
             relative = (0.0, 1.0) if depth.kind == "relative" else None
             self.style = Style(depth_range=relative, log_depth=depth.scale == "log")
@@ -122,7 +123,9 @@ class Demo:
             truth["sem_seg"] = load_semantic_truth(record, 255)
         if "depth_file_name" in record:
             truth["depth"] = load_depth(record)
-        inputs = {**self.mapper(record), **self.keys}
+        inputs = self.mapper(record)
+        if self.steps:
+            inputs["return_steps"] = NUM_STEPS
         return {"inputs": inputs, "photo": read_photo(record["file_name"]), "truth": truth}
 
     @torch.no_grad()
@@ -171,18 +174,3 @@ class Demo:
         frames = [draw_panoptic(photo, one, scale=scale, like=like) for one in maps]
         titles = [f"t = {step['timestep']}" for step in output["steps"]]
         return grid([[fit(frame, MIN_SIDE) for frame in frames]], [titles])
-
-
-def _check(cfg: CfgNode, tasks: Sequence[str]) -> None:
-    """Refuse what cannot work, before anything is built."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name in WITHOUT_SEGMENTS:
-        raise ValueError(
-            f"the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), not {name}, which "
-            "is trained before it and makes no segments of a photo"
-        )
-    known = list(cfg.MODEL.LDMSEG.TASKS) if name == "LDMSeg" else []
-    unknown = [task for task in tasks if task not in known]
-    if unknown:
-        has = f"the tasks {', '.join(known)} (MODEL.LDMSEG.TASKS)" if known else "no tasks"
-        raise ValueError(f"--tasks {' '.join(unknown)}: the model, {name}, has {has}")

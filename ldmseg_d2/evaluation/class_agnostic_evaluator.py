@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
 from tabulate import tabulate
 
@@ -79,7 +80,11 @@ def class_agnostic_quality(
                 for i, a in enumerate(areas.tolist())
                 if i and (a or i <= num_segments)
             ]
-            found = _segments(ids)
+            labels, sizes = np.unique(ids[ids != 0], return_counts=True)
+            found = [
+                {"id": i, "category_id": SEGMENT["id"], "area": a}
+                for i, a in zip(labels.tolist(), sizes.tolist())
+            ]
             num_pixels += truth.size
             num_predicted += len(found)
             pair = []
@@ -115,8 +120,7 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered data set with panoptic ground truth.
-            output_dir: of the predictions in COCO panoptic format, ``<task_name>.json`` and PNGs in
-                ``<task_name>/``; None: they are not kept.
+            output_dir: predictions become id PNGs in its ``<task_name>/``; None: they do not.
         """
         self._dataset_name, self._output_dir = dataset_name, output_dir
         self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
@@ -157,7 +161,7 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
             return None
         metrics = class_agnostic_quality(self._compared(predictions.values()))
         if self._output_dir is not None:
-            self._write(list(predictions.values()))
+            self._write(predictions.values())
         row = [f"{v:.3f}" if isinstance(v, float) else v for v in metrics.values()]
         table = tabulate([row], headers=list(metrics), tablefmt="pipe", disable_numparse=True)
         logger.info(
@@ -180,17 +184,15 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
                 )
             yield truth, sum(not s["iscrowd"] for s in segments), ids
 
-    def _write(self, predictions: list[dict[str, Any]]) -> None:
-        written = []
-        for one in predictions:
-            if one["png"] is None:
-                continue
-            path = self._ground_truth[one["image_id"]]["pan_seg_file_name"]
-            file_name = f"{os.path.splitext(os.path.basename(path))[0]}.png"
-            segments = _segments(pq.decode_id_map(one["png"]))
-            written.append({**one, "file_name": file_name, "segments_info": segments})
+    def _write(self, predictions: Iterable[dict[str, Any]]) -> None:
         folder = os.path.join(self._output_dir, self.task_name)
-        pq.write_predictions(folder, written, categories=[SEGMENT])
+        PathManager.mkdirs(folder)
+        for one in predictions:
+            path = self._ground_truth[one["image_id"]]["pan_seg_file_name"]
+            name = f"{os.path.splitext(os.path.basename(path))[0]}.png"
+            if one["png"] is not None:
+                with PathManager.open(os.path.join(folder, name), "wb") as file:
+                    file.write(one["png"])
 
 
 class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
@@ -226,14 +228,4 @@ def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
     return truth, [
         {"id": i, "iscrowd": int(i > len(segments)), "area": int(areas[i])}
         for i in range(1, num_ids + 1)
-    ]
-
-
-def _segments(ids: np.ndarray) -> list[dict[str, Any]]:
-    """segments_info of a predicted map, in COCO panoptic format."""
-    labels, areas = np.unique(ids, return_counts=True)
-    return [
-        {"id": label, "category_id": SEGMENT["id"], "area": area}
-        for label, area in zip(labels.tolist(), areas.tolist())
-        if label != 0
     ]

@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from .gather import gather_by_image
-from .panoptic_quality import average_quality, compute_stat, write_predictions
+from .panoptic_quality import average_quality, compute_stat
 
 logger = logging.getLogger(__name__)
 
@@ -58,11 +59,20 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 sum(sizes[a["image_id"]] for a in annotations),
             )
         if self._output_dir is not None:
-            written = [{**p, "png": p["png_string"]} for p in predictions.values()]
-            write_predictions(
-                os.path.join(self._output_dir, "predictions"), written, **ground_truth
-            )
+            self._write(ground_truth, predictions.values())
         return OrderedDict({"panoptic_seg": _summarize(stat, ground_truth["categories"])})
+
+    def _write(self, ground_truth: dict[str, Any], predictions: Iterable[dict[str, Any]]) -> None:
+        folder, annotations = os.path.join(self._output_dir, "predictions"), []
+        PathManager.mkdirs(folder)
+        for prediction in predictions:
+            with PathManager.open(os.path.join(folder, prediction["file_name"]), "wb") as file:
+                file.write(prediction["png_string"])
+            kept = ("image_id", "file_name", "segments_info")
+            annotations.append({key: prediction[key] for key in kept})
+        with PathManager.open(f"{folder}.json", "w") as file:
+            # panopticapi has replaced areas by numpy integers.
+            json.dump({**ground_truth, "annotations": annotations}, file, default=int)
 
 
 def _copy(entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,11 @@ arXiv 1801.00868): https://github.com/cocodataset/panopticapi
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from detectron2.utils.file_io import PathManager
 from panopticapi.evaluation import PQStat, pq_compute_multi_core, pq_compute_single_core
 from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
@@ -83,25 +81,3 @@ def average_quality(stat: PQStat, category_ids: Iterable[int]) -> dict[str, floa
         return {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0, "n": 0}
     pq, sq, rq = 100 * np.mean(qualities, axis=0)
     return {"PQ": float(pq), "SQ": float(sq), "RQ": float(rq), "n": len(qualities)}
-
-
-def write_predictions(folder: str, predictions: Iterable[dict[str, Any]], **content: Any) -> None:
-    """Write predictions in COCO panoptic format: PNGs into a folder, and FOLDER.json.
-
-    Each has ``image_id``, ``file_name``, ``png`` (bytes) and ``segments_info``; ``content`` is what
-    the JSON has beside its annotations.
-    """
-    PathManager.mkdirs(folder)
-    annotations = []
-    for prediction in predictions:
-        with PathManager.open(os.path.join(folder, prediction["file_name"]), "wb") as file:
-            file.write(prediction["png"])
-        # panopticapi has replaced areas by numpy integers, which json refuses.
-        segments = [
-            {k: v.item() if isinstance(v, np.generic) else v for k, v in segment.items()}
-            for segment in prediction["segments_info"]
-        ]
-        kept = {key: prediction[key] for key in ("image_id", "file_name")}
-        annotations.append({**kept, "segments_info": segments})
-    with PathManager.open(f"{folder}.json", "w") as file:
-        json.dump({**content, "annotations": annotations}, file)

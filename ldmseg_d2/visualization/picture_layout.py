@@ -1,10 +1,8 @@
 """Sizes of pictures, and pictures with titles in a grid."""
 
-import os
 from collections.abc import Sequence
 
 import cv2
-import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -53,20 +51,14 @@ def grid(
     return make_grid(cells, num_columns, PAD, pad_value=255).permute(1, 2, 0).contiguous().numpy()
 
 
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's font, so that texts look the same on every machine."""
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(path, size)
-
-
 def _title_size(pictures: Sequence[np.ndarray]) -> int:
     return int(np.clip(min(p.shape[1] for p in pictures) / 16, 11, 26))
 
 
 def _draw_title(title: str, size: int, shape: tuple[int, int]) -> np.ndarray:
     bar = Image.new("RGB", shape[::-1], "white")
-    while size > 7 and font(size).getlength(title) > bar.width:
+    while size > 7 and ImageFont.load_default(size).getlength(title) > bar.width:
         size -= 1
-    middle = (bar.width // 2, bar.height // 2)
-    ImageDraw.Draw(bar).text(middle, title, fill=(40, 40, 40), font=font(size), anchor="mm")
+    middle, font = (bar.width // 2, bar.height // 2), ImageFont.load_default(size)
+    ImageDraw.Draw(bar).text(middle, title, fill=(40, 40, 40), font=font, anchor="mm")
     return np.array(bar)

@@ -167,7 +167,6 @@ def test_bad_files_are_named_and_the_others_go_on(config, photos, tmp_path, mess
             ["--input", "{photos}", "--opts", "MODEL.META_ARCHITECTURE", "LDMSegAutoencoder"],
             "demo needs a diffusion model",
         ),
-        (["--input", "{photos}", "--tasks", "depth"], "LeftAndRight, has no tasks"),
     ],
 )
 def test_mistakes_end_with_one_message(config, photos, tmp_path, messages, arguments, message):
