@@ -52,13 +52,10 @@ def tiny(register):
     """Two images with things, stuff and void; returns (name, perfect outputs)."""
     first = np.array([[1, 1, 2], [1, 1, 2], [300, 300, 0]]).repeat(4, 0).repeat(4, 1)
     second = np.array([[70000, 70000], [5, 5]]).repeat(6, 0).repeat(6, 1)
+    classes = {1: 7, 2: 11, 300: 23, 70000: 7, 5: 23}
     infos = [
-        [
-            {"id": 1, "category_id": 7},
-            {"id": 2, "category_id": 11},
-            {"id": 300, "category_id": 23},
-        ],
-        [{"id": 70000, "category_id": 7}, {"id": 5, "category_id": 23}],
+        [{"id": i, "category_id": c} for i, c in classes.items() if i in ids]
+        for ids in (first, second)
     ]
     name = register([first, second], infos)
     return name, perfect_outputs(name)
