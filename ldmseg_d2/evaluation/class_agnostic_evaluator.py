@@ -12,7 +12,6 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
-from tabulate import tabulate
 
 from ..data.panoptic_annotations import read_id_png
 from . import panoptic_quality as pq
@@ -162,11 +161,9 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         metrics = class_agnostic_quality(self._compared(predictions.values()))
         if self._output_dir is not None:
             self._write(predictions.values())
-        row = [f"{v:.3f}" if isinstance(v, float) else v for v in metrics.values()]
-        table = tabulate([row], headers=list(metrics), tablefmt="pipe", disable_numparse=True)
         logger.info(
-            f"{self.task_name} of {len(predictions)} of {len(self._ground_truth)} images of "
-            f"{self._dataset_name}:\n{table}"
+            f"{self.task_name}: PQ {metrics['PQ']:.1f} on {len(predictions)} of "
+            f"{len(self._ground_truth)} images of {self._dataset_name}"
         )
         return OrderedDict({self.task_name: metrics})
 

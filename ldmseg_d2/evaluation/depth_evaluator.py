@@ -1,6 +1,5 @@
 """Depth: the usual error measures, with or without alignment to the ground truth."""
 
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -10,13 +9,10 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils.file_io import PathManager
 from PIL import Image
-from tabulate import tabulate
 
 from ..data import load_dataset_dicts
 from ..data.panoptic_annotations import read_gray_png
 from .gather import gather_by_image
-
-logger = logging.getLogger(__name__)
 
 ALIGNMENTS = ("none", "scale_and_shift")
 # Metres: ground truth below is invalid, aligned predictions are clipped to it, since the measures
@@ -157,8 +153,6 @@ class DepthEvaluator(DatasetEvaluator):
         }
         broken = sum(not np.isfinite(e["metrics"]["AbsRel"]) for e in measured)
         metrics.update({"images": len(measured), "non_finite_images": broken})
-        table = tabulate([list(metrics.values())], list(metrics), tablefmt="pipe", floatfmt=".4f")
-        logger.info(f"Depth evaluation results (alignment: {self._alignment}):\n{table}")
         return OrderedDict({"depth": metrics})
 
     def _write_png(self, record: dict[str, Any], metres: np.ndarray) -> None:

@@ -17,7 +17,6 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from tabulate import tabulate
 
 from ..data.panoptic_annotations import read_id_png
 from .gather import gather_by_image
@@ -95,9 +94,6 @@ class InstanceAPEvaluator(DatasetEvaluator):
             with PathManager.open(path, "w") as file:
                 json.dump(found, file)
         metrics = mask_average_precision(self._ground_truth(entries), found, list(entries))
-        row = [metrics[name] for name in METRICS]
-        table = tabulate([row], METRICS, tablefmt="pipe", floatfmt=".3f")
-        logger.info(f"Mask AP of {len(entries)} of {len(self._records)} images:\n{table}")
         return OrderedDict({"segm": metrics})
 
     def _ground_truth(self, image_ids: Collection[Any]) -> COCO:

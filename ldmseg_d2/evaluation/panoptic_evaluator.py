@@ -1,7 +1,6 @@
 """Panoptic quality with classes: Detectron2's COCO evaluator, made safe to use beside others."""
 
 import json
-import logging
 import os
 import tempfile
 from collections import OrderedDict
@@ -11,12 +10,9 @@ from typing import Any
 import torch
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.utils.file_io import PathManager
-from tabulate import tabulate
 
 from .gather import gather_by_image
 from .panoptic_quality import average_quality, compute_stat
-
-logger = logging.getLogger(__name__)
 
 
 class PanopticEvaluator(COCOPanopticEvaluator):
@@ -89,13 +85,8 @@ def _copy(entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summarize(stat: Any, categories: list[dict[str, Any]]) -> dict[str, float]:
-    metrics, rows = {}, []
-    groups = (("All", "", (0, 1)), ("Things", "_th", (1,)), ("Stuff", "_st", (0,)))
-    for name, suffix, kinds in groups:
+    metrics = {}
+    for suffix, kinds in (("", (0, 1)), ("_th", (1,)), ("_st", (0,))):
         quality = average_quality(stat, [c["id"] for c in categories if c["isthing"] in kinds])
         metrics.update({key + suffix: quality[key] for key in ("PQ", "SQ", "RQ")})
-        rows.append([name, *quality.values()])
-    headers = ["", "PQ", "SQ", "RQ", "#categories"]
-    table = tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".3f")
-    logger.info(f"Panoptic evaluation results:\n{table}")
     return metrics
