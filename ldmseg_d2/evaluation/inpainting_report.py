@@ -15,9 +15,7 @@ LABELS = {
     "random_walker": "random walker",
     "model": "model",
 }
-CAPTION = (
-    "Class-agnostic PQ of the completed mask; in brackets PQ and mIoU on the dropped region alone."
-)
+CAPTION = "Class-agnostic PQ of the completed mask / PQ / mIoU on the dropped region alone."
 # So many pictures are shown, enlarged to about this side; pixels.
 NUM_PANEL, PANEL_SIDE = 6, 192
 
@@ -33,10 +31,10 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
         drops = sorted({drop for _, drop in own})
         lines += [f"**{pattern}**", ""]
         lines.append("| dropped | " + " | ".join(f"{100 * d:g} %" for d in drops) + " |")
-        lines.append("| --- " * (len(drops) + 1) + "|")
+        lines.append("|---" * (len(drops) + 1) + "|")
         for method in dict.fromkeys(method for method, _ in own):
             cells = [
-                "{PQ:.1f} ({dropped_PQ:.1f}, {dropped_mIoU:.1f})".format(**own[method, drop])
+                "{PQ:.1f}/{dropped_PQ:.1f}/{dropped_mIoU:.1f}".format(**own[method, drop])
                 for drop in drops
             ]
             lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
@@ -51,7 +49,7 @@ def draws_table(summary: dict[str, Any]) -> str:
         f"{summary['consensus']:.1f} for their consensus.",
         "",
         "| disagreement | pixels | wrong |",
-        "| --- | --- | --- |",
+        "|---|---|---|",
     ]
     for one in summary["bins"]:
         level, share, error = (100 * one[key] for key in ("disagreement", "pixels", "error"))
