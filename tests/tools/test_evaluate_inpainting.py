@@ -33,7 +33,7 @@ def test_the_shipped_model_beats_the_fillings(arguments, tmp_path):
     page = tmp_path / "docs" / "page.md"
     assert tool.main([*arguments, "--doc", str(page), "--opts", *OPTS]) == 0
     pictures = [line for line in page.read_text().splitlines() if line.startswith("![")]
-    assert len(pictures) == 3  # the plot, the panel, the calibration
+    assert len(pictures) == 2  # the plot, the panel
     for line in pictures:
         assert (page.parent / line.split("(")[1].rstrip(")")).stat().st_size > 1000
     content = json.loads((tmp_path / "out" / "results.json").read_text())
