@@ -20,7 +20,7 @@ from torch import nn
 from .. import model_zoo
 from ..data import build_dataset_mapper
 from ..engine import LDMSegCheckpointer, load_config
-from ..engine.config import resolve_config_file
+from ..engine.config_reader import resolve_config_file
 from ..evaluation import WITHOUT_SEGMENTS, predicts_classes
 from .annotation_session import Category
 

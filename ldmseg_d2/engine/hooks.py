@@ -15,7 +15,7 @@ from ldmseg_d2.visualization import (
     draw_annotations,
     draw_outputs,
     enlarge,
-    side_by_side,
+    grid,
 )
 
 logger = logging.getLogger(__name__)
@@ -154,4 +154,4 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
             panels[f"true {kind}"] = truths[kind]
         if kind in predictions:
             panels[kind] = predictions[kind]
-    return side_by_side(list(panels.values()), list(panels))
+    return grid([list(panels.values())], [list(panels)])

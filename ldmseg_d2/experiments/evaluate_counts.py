@@ -9,7 +9,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference
 from torch import nn
 
 from ldmseg_d2.data import build_test_loader
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import ClassAgnosticPanopticEvaluator, build_evaluator
 
 # Most segments of a picture of each bin but the last, which has no limit.

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from PIL import Image
 
 from ldmseg_d2.engine.demo import Demo
-from ldmseg_d2.visualization import grid, shrink
+from ldmseg_d2.visualization import fit, grid
 
 # A wider panel is made smaller: photos would be megabytes.
 MAX_WIDTH = 1600
@@ -120,4 +120,4 @@ def draw_panel(
         rows.append(list(row.values()))
         titles.append(list(row))
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(shrink(grid(rows, titles), MAX_WIDTH)).save(path)
+    Image.fromarray(fit(grid(rows, titles), MAX_WIDTH)).save(path)

@@ -10,7 +10,7 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from tiny import tiny_multitask_batch
 
-from ldmseg_d2.engine.config import load_config
+from ldmseg_d2.engine.config_reader import load_config
 
 FPN = "configs/scenes/baselines/panoptic_fpn_scenes64.yaml"
 DEEPLAB = "configs/scenes/baselines/panoptic_deeplab_scenes64.yaml"

@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
-from ldmseg_d2.engine.config import ConfigError, load_config
+from ldmseg_d2.engine.config_reader import ConfigError, load_config
 
 COCO, ADE20K = "coco_2017_val_panoptic", "ade20k_panoptic_train"
 CONFIG = """

@@ -10,7 +10,7 @@ from tiny import CLASSES, tiny_multitask_batch
 from torch.nn import functional as F
 
 from ldmseg_d2.baselines.mask2former_network import build_mask2former, load_mask2former
-from ldmseg_d2.engine.config import load_config
+from ldmseg_d2.engine.config_reader import load_config
 
 transformers = pytest.importorskip("transformers")
 

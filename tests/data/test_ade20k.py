@@ -14,7 +14,7 @@ from PIL import Image
 
 from ldmseg_d2.data import load_dataset_dicts, register_all
 from ldmseg_d2.data.datasets.ade20k import ADE20K_CATEGORIES, convert_ade20k, merge_annotations
-from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
+from ldmseg_d2.evaluation import PanopticEvaluator
 
 from .helpers import write_png
 from .test_dataset_mapper import plain_mapper

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from ldmseg_d2.data import load_dataset_dicts, register_all
-from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
+from ldmseg_d2.evaluation import PanopticEvaluator
 
 from .helpers import id2rgb, write_png
 from .test_dataset_mapper import plain_mapper

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldmseg_d2.data.panoptic_annotations import read_id_png
+from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.experiments.evaluate_counts import COUNTS, CountsEvaluator
 from ldmseg_d2.experiments.mosaics import generate_mosaic, prepare_mosaics
 

@@ -4,7 +4,7 @@ from detectron2.modeling import build_model
 from tiny import CLASSES, JOINT, SEPARATE, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.diffusion import build_scheduler, diffusion_loss
-from ldmseg_d2.evaluation.inpainting_baselines import nearest_fill
+from ldmseg_d2.evaluation.inpainting_evaluation import nearest_fill
 from ldmseg_d2.ids import assign_ids
 from ldmseg_d2.meta_arch.batching import SampleRandomness
 from ldmseg_d2.meta_arch.tasks.known_cells import draw_known_pixels, whole_cells

@@ -1,7 +1,6 @@
 """Which evaluators are chosen, and that Detectron2's own runs on our data with perfect results."""
 
 import copy
-import doctest
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.data.datasets.coco_panoptic import load_coco_panoptic_json
-from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
+from detectron2.evaluation import COCOPanopticEvaluator
 from PIL import Image
 
 from ldmseg_d2.config import add_ldmseg_config
@@ -25,7 +24,6 @@ from ldmseg_d2.evaluation import (
     ReconstructionEvaluator,
     SemanticEvaluator,
     build_evaluator,
-    predicts_classes,
     register_evaluator,
 )
 from ldmseg_d2.panoptic import panoptic_to_semantic
@@ -54,13 +52,10 @@ def tiny(register):
     """Two images with things, stuff and void; returns (name, perfect outputs)."""
     first = np.array([[1, 1, 2], [1, 1, 2], [300, 300, 0]]).repeat(4, 0).repeat(4, 1)
     second = np.array([[70000, 70000], [5, 5]]).repeat(6, 0).repeat(6, 1)
+    classes = {1: 7, 2: 11, 300: 23, 70000: 7, 5: 23}
     infos = [
-        [
-            {"id": 1, "category_id": 7},
-            {"id": 2, "category_id": 11},
-            {"id": 300, "category_id": 23},
-        ],
-        [{"id": 70000, "category_id": 7}, {"id": 5, "category_id": 23}],
+        [{"id": i, "category_id": c} for i, c in classes.items() if i in ids]
+        for ids in (first, second)
     ]
     name = register([first, second], infos)
     return name, perfect_outputs(name)
@@ -104,7 +99,6 @@ SEMANTIC, DEPTH = {SemanticEvaluator}, {DepthEvaluator}
 CHOICES = [
     ("LDMSegAutoencoder", None, {ReconstructionEvaluator}),
     ("LDMSegDepthAutoencoder", None, DEPTH),
-    ("LDMSegImageEncoder", (["instance", "semantic"], "semantic_task"), SEMANTIC),
     ("LDMSeg", None, INSTANCE),
     ("LDMSeg", (["instance"], "none"), INSTANCE),
     ("LDMSeg", (["semantic"], "none"), SEMANTIC),
@@ -168,61 +162,27 @@ def test_data_sets_choose_their_evaluators(tiny, register, tmp_path):
         build_evaluator(config("LDMSegAutoencoder"), semantic)
 
 
-def test_which_models_predict_classes():
-    for cfg, expected in (
-        (config("LDMSeg"), False),
-        (config("LDMSeg", CLASSIFIER="none"), False),
-        (config("LDMSeg", CLASSIFIER="semantic_task"), True),
-        (config("LDMSegAutoencoder", CLASSIFIER="semantic_task"), False),
-        (config("LDMSegDepthAutoencoder"), False),
-        (config("LDMSegImageEncoder", CLASSIFIER="semantic_task"), False),
-        (config("X"), True),
-    ):
-        assert predicts_classes(cfg) is expected
-
-
 def test_relative_depth_is_aligned_and_metric_depth_is_not(rich):
-    def abs_rel(**keys):
-        cfg = config("LDMSeg", TASKS=["depth"], **keys)
+    def abs_rel(kind):
+        cfg = config("LDMSeg", TASKS=["depth"], DEPTH=CfgNode({"NORMALIZATION": kind}))
         outputs = [{"depth": torch.full((2, 2), 3.0)}]  # the truth is 2 m
         return run_evaluator(build_evaluator(cfg, rich), rich, outputs)["depth"]["AbsRel"]
 
-    assert abs_rel() == pytest.approx(0)
-    assert abs_rel(DEPTH=CfgNode({"NORMALIZATION": "relative"})) == pytest.approx(0)
-    assert abs_rel(DEPTH=CfgNode({"NORMALIZATION": "metric"})) == 0.5
+    assert abs_rel("relative") == pytest.approx(0) and abs_rel("metric") == 0.5
 
 
 def test_a_new_evaluator_registers_in_a_few_lines(rich):
-    class NumImages(DatasetEvaluator):
-        def reset(self):
-            self.count = 0
-
-        def process(self, inputs, outputs):
-            self.count += len(inputs)
-
-        def evaluate(self):
-            return {"images": {"count": self.count}}
-
-    @register_evaluator("images")
+    @register_evaluator("another")
     def build(cfg, dataset_name, output_folder):
-        return NumImages() if cfg.MODEL.META_ARCHITECTURE == "LDMSeg" else None
+        return DepthEvaluator(dataset_name) if cfg.MODEL.META_ARCHITECTURE == "LDMSeg" else None
 
     try:
-        with pytest.raises(ValueError, match="'images' already"):
-            register_evaluator("images")(build)
-        evaluator = build_evaluator(config("LDMSeg"), rich)
-        output = as_output(np.ones((2, 2), np.int64))
-        assert run_evaluator(evaluator, rich, [output])["images"] == {"count": 1}
-        assert NumImages not in kinds(build_evaluator(config("PanopticFPN"), rich))
+        with pytest.raises(ValueError, match="'another' already"):
+            register_evaluator("another")(build)
+        assert DepthEvaluator in kinds(build_evaluator(config("LDMSeg"), rich))
+        assert DepthEvaluator not in kinds(build_evaluator(config("PanopticFPN"), rich))
     finally:
-        del EVALUATORS["images"]
-
-
-def test_the_example_of_registration_runs():
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(register_evaluator, "register_evaluator"):
-        runner.run(test)
-    assert runner.summarize().failed == 0 and runner.tries > 3
+        del EVALUATORS["another"]
 
 
 def test_unknown_evaluator_type_names_the_allowed_ones(register):
@@ -259,17 +219,6 @@ def test_a_part_of_the_data_set_without_things(register):
     assert result["panoptic_seg"]["PQ"] == 100 and result["panoptic_seg"]["PQ_th"] == 0
     missing = run_evaluator(PanopticEvaluator(name), name, [{}])
     assert missing["panoptic_seg"]["PQ"] == 0
-
-
-def test_perfect_outputs_of_every_kind(tiny):
-    name, outputs = tiny
-    evaluator = build_evaluator(config("PanopticFPN"), name)
-    result = run_evaluator(evaluator, name, with_all_kinds(outputs, 3))
-    keys = {"panoptic_seg": "PQ", "panoptic_class_agnostic": "PQ", "sem_seg": "mIoU"}
-    keys.update({"segm": "AP", "bbox": "AP"})
-    assert {key: result[key][metric] for key, metric in keys.items()} == pytest.approx(
-        dict.fromkeys(keys, 100)
-    )
 
 
 @pytest.mark.skipif(not COCO.is_dir(), reason=f"the COCO sample is not at {COCO}")
