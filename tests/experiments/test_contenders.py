@@ -27,7 +27,6 @@ def test_contenders():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"config_files": ["configs/no.yaml"]}, "no config file 'configs/no.yaml'"),
         ({"config_files": [SINGLE, SINGLE]}, "different names"),
         ({"weights": {"Nobody": "x.pth"}}, "--weights names Nobody.*none of the models ldmseg"),
         ({"weights": {"ldmseg_scenes64": "no.pth"}}, "ldmseg_scenes64, no.pth: there is no such"),

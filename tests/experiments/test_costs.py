@@ -32,8 +32,6 @@ def test_models_are_timed_in_turn():
 
 def test_operations_of_convolution_and_attention():
     class Model(nn.Module):
-        """A 3x3 convolution, then attention of every pixel to every other, twice."""
-
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 8, 3, padding=1)

@@ -1,5 +1,4 @@
-"""The benchmark from end to end, at the smallest size: LDMSeg with its stage 1, and Detectron2's
-semantic segmentation, on eight scenes."""
+"""The benchmark at the smallest size: LDMSeg with its stage 1, and a semantic segmentation."""
 
 import json
 from pathlib import Path

@@ -84,5 +84,4 @@ def test_capacity(study):
     found, text = study("capacity", *argv, values=("8",), **changes)
     more = found["models"][1]["trainings"][0]
     assert [stage["iterations"] for stage in more["stages"]] == [1, 1]
-    assert set(more["stages"][0]["results"]["counts"]) <= {"1-4", "9-16", "128-"}
     assert "mosaics_val" in text and "| reconstruction " in text and "| full model " in text
