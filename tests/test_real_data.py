@@ -55,7 +55,8 @@ def test_camvid(shared, tmp_path):
                 (source / folder).mkdir(parents=True, exist_ok=True)
                 shutil.copy(found, source / folder)
     root = tmp_path / "datasets"
-    run("tools/prepare_dataset.py", "camvid", "--input", str(source), "--root", str(root), root=root)
+    command = ("tools/prepare_dataset.py", "camvid", "--input", str(source), "--root", str(root))
+    run(*command, root=root)
     output = tmp_path / "output"
     run("tools/train_net.py", "--config-file", "configs/camvid/ldmseg_camvid.yaml",
         *FEW, "OUTPUT_DIR", str(output), "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS", "2",

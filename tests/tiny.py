@@ -12,8 +12,7 @@ JOINT = "scenes/ldmseg_multitask_scenes64.yaml"
 # No file: JOINT with SEPARATE_OPTS, as in configs/studies/tasks.yaml.
 SEPARATE = "scenes/ldmseg_separate_tasks_scenes64.yaml"
 SEPARATE_OPTS = (
-    *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.TASK_EMBEDDING.IN_TIME_EMBEDDING", True),
-    *("MODEL.LDMSEG.DENOISER.CROSS_ATTENTION", "kept"),
+    *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.DENOISER.TASK_IN_TIME_EMBEDDING", True),
     *("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.25),
 )
 # For command lines: the same small networks, but for the autoencoder's, whose weights are shipped.

@@ -30,6 +30,7 @@ from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
 from ldmseg_d2.evaluation import inpainting_evaluation as inpainting
 from ldmseg_d2.evaluation import inpainting_report as report
+from ldmseg_d2.experiments.pages import picture_path, write_section
 from ldmseg_d2.inpainting.patterns import PATTERNS
 
 logger = logging.getLogger("ldmseg_d2.evaluate_inpainting")

@@ -17,7 +17,6 @@ from ldmseg_d2.data.custom.prepare import is_validation
 from ldmseg_d2.data.custom.problems import InputError
 from ldmseg_d2.data.custom.read_masks import read_id_masks
 from ldmseg_d2.data.custom.sources import FileIndex, Job
-from ldmseg_d2.evaluation import PanopticEvaluator
 
 from . import custom_exports as exports
 from .helpers import id2rgb, same_partition, tiny_config, write_png
