@@ -95,3 +95,20 @@ def test_semantic_probabilities_by_hand():
     way = torch.tensor([0.0, 0.25, 0.75, 1.0])
     expected = torch.stack([0 * way, 2 - 4 * way, 1 + 4 * way]).softmax(0)[:, None]
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("name", ["logits", "confident_logits"])
+@pytest.mark.parametrize("image", [0, 1])
+def test_panoptic_maps_are_the_references(reference, name, image):
+    post = reference["metadata"]["post"]
+    panoptic, segments_info = logits_to_panoptic(
+        reference[name][image],
+        tuple(post["original_size"]),
+        mask_threshold=post["mask_th"],
+        overlap_threshold=post["overlap_th"],
+        count_threshold=post["count_th"],
+    )
+    expected = reference[f"panoptic_{name}_{image}"]
+    assert torch.equal(panoptic, expected)
+    assert {s["id"] for s in segments_info} == set(expected.unique().tolist()) - {0}
+    assert all(s["area"] == int((expected == s["id"]).sum()) for s in segments_info)
