@@ -66,11 +66,6 @@ def test_wrong_input_says_what_and_how_to_mend_it(ids, mask, classes, message):
         read(ids, mask, classes)
 
 
-def test_given_segments_that_nobody_asks_for():
-    with pytest.raises(ValueError, match="photo.png.*completed by the task 'instance'"):
-        read(ids_with(1), asked=False)
-
-
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 
@@ -168,23 +163,3 @@ def test_no_other_pairing_has_more_given_pixels(seed, coded):
     orders = itertools.permutations((1, 2, 3, 4), len(labels))
     assert score(found.items()) == max(score(zip(order, labels)) for order in orders)
     assert len(set(found.values())) == len(found)
-
-
-def test_scores_classes_slivers_and_free_ids_by_hand():
-    panoptic = torch.zeros(4, 8, dtype=torch.int32)
-    panoptic[:, :4], panoptic[:, 4:], panoptic[3, 0] = 12, 20, 30
-    ids = torch.zeros(4, 8, dtype=torch.int64)
-    ids[:2, :4], ids[:, 5:], ids[2, 3] = 77, 5, 1  # 20 keeps a sliver of 4 px, 30 its pixel
-    parts = GivenParts(ids, ids != 0, {1: None, 5: 0, 77: 2})
-    info = segments_of(panoptic, score=0.6, category_id=3, isthing=False)
-    result, infos = put_back(panoptic, info, parts, codes={12: 77, 99: 5}, min_area=5)
-    assert result.tolist() == [[77] * 4 + [5] * 4] * 2 + [[77] * 3 + [1] + [5] * 4] + [
-        [2] + [77] * 3 + [5] * 4
-    ]
-    scores = {s["id"]: (s["category_id"], s["isthing"], round(s["score"], 6)) for s in infos}
-    assert scores == {
-        1: (0, True, 1.0),  # nothing was made of it
-        2: (3, False, 0.6),
-        5: (0, False, 0.9),  # the model's 20: 12 of 16 px are given
-        77: (2, False, round((8 + 6 * 0.6) / 14, 6)),
-    }

@@ -28,14 +28,6 @@ def test_the_factored_loss_is_that_of_the_expanded_logits(seed, num_bits, scale,
     torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-3)
 
 
-def test_huge_logits_stay_finite():
-    for sign in (-1, 1):
-        head = (sign * torch.full((1, 8, 2, 2), 80.0)).requires_grad_()
-        loss = factored_cross_entropy(head, torch.tensor([[[0, 1], [127, 64]]]), void_weight=1.0)
-        loss.backward()
-        assert torch.isfinite(loss) and torch.isfinite(head.grad).all()
-
-
 def test_void_counts_as_much_as_its_weight():
     logits, ids = torch.randn(1, 4, 2, 2), torch.tensor([[[0, 2], [3, 0]]])
     each = [F.cross_entropy(logits[0, :, y, x], ids[0, y, x]) for y in (0, 1) for x in (0, 1)]

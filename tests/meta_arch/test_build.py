@@ -20,6 +20,8 @@ from ldmseg_d2.meta_arch.build import build_autoencoders, build_mask_autoencoder
         ("INPUT.LDMSEG.IMAGE_SIZE", 68, "denoiser's levels"),
         ("INPUT.LDMSEG.TRAIN_SIZE", 36, "denoiser's levels"),
         ("MODEL.LDMSEG.NUM_BITS", 1, "must be 2..16"),
+        ("MODEL.LDMSEG.CLASSIFIER", "vote", "none, semantic_task, mask_pooling"),
+        ("MODEL.LDMSEG.CLASSIFIER", "semantic_task", r"needs \['instance', 'semantic'\]"),
     ],
 )
 def test_wrong_config_values_name_the_key(key, value, message):

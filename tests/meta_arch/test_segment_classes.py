@@ -1,7 +1,7 @@
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from tiny import CLASSES, JOINT, LDMSEG, tiny_config, tiny_multitask_batch
+from tiny import CLASSES, JOINT, tiny_config, tiny_multitask_batch
 
 from ldmseg_d2.meta_arch.build import build_classifier
 from ldmseg_d2.meta_arch.segment_classes import MaskPooling, dataset_classes
@@ -16,33 +16,6 @@ def pooling(**options):
     torch.manual_seed(0)
     head = MaskPoolingHead(in_channels=4, num_classes=4)
     return MaskPooling(dataset_classes(config()), head=head, image_size=64, **options)
-
-
-def one_hot_features(batch):
-    """(B, 4, 16, 16) share of each class in every cell."""
-    one_hot = [torch.stack([(e["sem_seg"] == c).float() for c in range(4)]) for e in batch]
-    return torch.nn.functional.adaptive_avg_pool2d(torch.stack(one_hot), 16)
-
-
-def test_a_head_learns_what_the_features_tell():
-    classifier, batch = pooling(loss_weight=1.0), tiny_multitask_batch(4)
-    optimizer = torch.optim.Adam(classifier.parameters(), lr=0.1)
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = classifier.losses(one_hot_features(batch), batch)["loss_class"]
-        loss.backward()
-        optimizer.step()
-    assert float(loss) < 0.15
-    # Another picture, whose segments have other ids: its classes are recognised.
-    (entry,) = other = tiny_multitask_batch(1, seed=9)
-    panoptic = (entry["segment_ids"] * 7).int()
-    info = [{"id": 7 * s["id"], "score": 0.5} for s in entry["segments_info"]]
-    output = classifier({"panoptic_seg": (panoptic, info)}, entry, one_hot_features(other)[0])
-    found = {s["id"]: s["category_id"] for s in output["panoptic_seg"][1]}
-    assert found == {7 * s["id"]: s["category_id"] for s in entry["segments_info"]}
-    shown = entry["sem_seg"] != 255
-    assert torch.equal(output["sem_seg"].argmax(0)[shown], entry["sem_seg"][shown])
-    assert not output["sem_seg"][:, ~shown].any()
 
 
 def test_class_loss_is_the_weighted_mean_over_all_segments_that_have_a_class():
@@ -114,20 +87,6 @@ def test_classes_are_given_and_segments_split_as_the_config_says(name):
     assert segments(16) == [(1, 1), (2, 1)]
     assert segments(16, given_ids=panoptic.long()) == [(2, 1)]
     assert segments(-1, given_classes={2: 3}) == [(2, 3)]
-
-
-@pytest.mark.parametrize(
-    "name, tasks, message",
-    [
-        ("vote", ["instance"], "CLASSIFIER is 'vote'; allowed: none, semantic_task, mask_pooling"),
-        ("semantic_task", ["instance"], r"needs \['instance', 'semantic'\] in MODEL.LDMSEG.TASKS"),
-        ("mask_pooling", ["semantic"], r"needs \['instance'\] in MODEL.LDMSEG.TASKS"),
-    ],
-)
-def test_wrong_classifiers_name_their_keys(name, tasks, message):
-    opts = ("MODEL.LDMSEG.CLASSIFIER", name, "MODEL.LDMSEG.TASKS", tasks)
-    with pytest.raises(ValueError, match=message):
-        build_classifier(config(*opts, name=LDMSEG))
 
 
 def test_classes_of_the_config_and_of_the_data_set(catalogs):
