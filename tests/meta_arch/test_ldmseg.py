@@ -185,6 +185,10 @@ def test_outputs_have_the_results_size_and_agree(name, classifier):
     assert 0 <= float(output["sem_seg"].min()) and float(output["sem_seg"].sum(0).max()) < 1.0001
     assert output["depth"].shape == (40, 25) and output["depth"].dtype == torch.float32
     assert 0 <= float(output["depth"].min()) <= float(output["depth"].max()) <= 1
+    # Without the task that votes, segments have no classes: there is no telling things from stuff.
+    (only,) = model([dict(entry, tasks=["instance"])])
+    classes = {"sem_seg", "instances"} if classifier == "mask_pooling" else set()
+    assert set(only) == {"panoptic_seg"} | classes
     instances, things = output["instances"], [s for s in segments_info if s["isthing"]]
     things.sort(key=lambda s: -s["score"])
     assert [s["category_id"] for s in things] == instances.pred_classes.tolist()
