@@ -60,21 +60,6 @@ def test_the_order_of_the_samples_plays_no_part(seed, order):
     torch.testing.assert_close(first[2], 1 - shares)
 
 
-def test_the_vote_by_hand():
-    maps = [[1, 1, 1, 1, 2, 2, 2, 0], [9, 9, 9, 9, 4, 4, 4, 0], [3, 3, 3, 5, 5, 5, 5, 6]]
-    samples = [
-        (ids, segments_of(ids, category_id=class_, isthing=bool(class_)))
-        for ids, class_ in zip(map(lambda m: torch.tensor([m]), maps), (1, 0, 1))
-    ]
-    ids, infos, uncertainty = consensus(samples)
-    assert ids.tolist() == [[1, 1, 1, 1, 2, 2, 2, 0]]
-    third = pytest.approx(1 / 3)
-    assert uncertainty[0].tolist() == [0, 0, 0, third, 0, 0, 0, third]
-    assert [(s["category_id"], s["isthing"], s["area"]) for s in infos] == [
-        (1, True, 4), (1, True, 3)
-    ]  # fmt: skip
-
-
 def test_small_labels_withdraw_unless_they_are_fixed():
     a, b = torch.tensor([[1, 1, 1, 1, 7, 0]]), torch.tensor([[1, 1, 1, 1, 1, 8]])
     ids, _, uncertainty = consensus(samples_of([a, a, b]), min_area=2)

@@ -56,12 +56,6 @@ def test_latents_and_cells_are_those_of_the_given_part():
     assert known.told(0)["given_classes"] == {9: 5, 70: None} and known.told(1) == {}
 
 
-def test_random_codes_follow_the_rows_generator():
-    draws = [encode([entry_of(), entry_of()], seed=seed).codes for seed in (0, 0, 7)]
-    assert draws[0] == draws[1] != draws[2] and draws[0][0] != draws[0][1]
-    assert all(2 <= code <= 16 for codes in draws[0].values() for code in codes)
-
-
 def test_matched_codes_are_what_the_network_predicts_in_the_given_part():
     entry = entry_of()
     named = torch.full((SIDE, SIDE), 3)

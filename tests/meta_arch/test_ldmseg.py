@@ -1,18 +1,10 @@
 """The whole model at a tiny size: what it learns, what it gives, and on what that depends."""
 
 import pytest
+import tiny
 import torch
 from detectron2.utils.events import EventStorage
-from tiny import (
-    CLASSES,
-    JOINT,
-    LDMSEG,
-    SEPARATE,
-    tiny_batch,
-    tiny_model,
-    tiny_multitask_batch,
-    without,
-)
+from tiny import JOINT, LDMSEG, SEPARATE, tiny_multitask_batch, without
 
 from ldmseg_d2.ids import semantic_codes
 from ldmseg_d2.modeling.depth_autoencoder import DepthNormalization
@@ -21,7 +13,7 @@ ANNOTATIONS = ("segment_ids", "sem_seg", "depth", "segments_info")
 LOSSES = {"loss_instance", "loss_semantic", "loss_depth"}
 SIDE = 32  # of the photos; latents have a quarter of it
 OPTS = (
-    *CLASSES,
+    *tiny.CLASSES,
     *("INPUT.LDMSEG.IMAGE_SIZE", SIDE, "MODEL.LDMSEG.NUM_BITS", 5),
     *("MODEL.LDMSEG.DEPTH.NORMALIZATION", "relative", "MODEL.LDMSEG.DEPTH.SCALE", "linear"),
     # What a random network gives should become segments.
@@ -30,14 +22,11 @@ OPTS = (
 )
 
 
-def keys(**options):
-    """Options of MODEL.LDMSEG: ``A__B=1`` is A.B."""
-    pairs = ((f"MODEL.LDMSEG.{k.replace('__', '.')}", value) for k, value in options.items())
-    return [word for pair in pairs for word in pair]
-
-
-def build(name=JOINT, **options):
-    return tiny_model(name, *OPTS, *keys(**options))
+def build(name=JOINT, *opts, **options):
+    """A model with options of MODEL.LDMSEG: ``A__B=1`` is A.B."""
+    for key, value in options.items():
+        opts += (f"MODEL.LDMSEG.{key.replace('__', '.')}", value)
+    return tiny.tiny_model(name, *OPTS, *opts)
 
 
 def photos(num=2):
@@ -57,18 +46,11 @@ class Recorder(list):
 @pytest.mark.parametrize(
     "name, options, losses",
     [
-        (
-            LDMSEG,
-            {"DIFFUSION__PREDICTION_TYPE": "epsilon", "DIFFUSION__SELF_CONDITIONING": True,
-             "DIFFUSION__LOSS_WEIGHTING": "min_snr", "ID_ASSIGNMENT": "random"},
-            {"loss_diffusion"},
-        ),
-        (
-            LDMSEG,
-            {"DIFFUSION__PREDICTION_TYPE": "v_prediction", "DIFFUSION__SEGMENT_BALANCE": 0.5,
-             "IMAGE_ENCODER__FREEZE": True},
-            {"loss_diffusion"},
-        ),
+        (LDMSEG, {"DIFFUSION__PREDICTION_TYPE": "epsilon", "DIFFUSION__SELF_CONDITIONING": True,
+                  "DIFFUSION__LOSS_WEIGHTING": "min_snr"}, {"loss_diffusion"}),
+        (LDMSEG, {"DIFFUSION__PREDICTION_TYPE": "v_prediction", "ID_ASSIGNMENT": "random",
+                  "DIFFUSION__SEGMENT_BALANCE": 0.5, "IMAGE_ENCODER__FREEZE": True},
+         {"loss_diffusion"}),
         (JOINT, {"CLASSIFIER": "mask_pooling"}, LOSSES | {"loss_class"}),
         (SEPARATE, {"DIFFUSION__MASKED_LOSS": True}, LOSSES),
     ],
@@ -76,9 +58,8 @@ class Recorder(list):
 def test_losses_have_their_keys_and_reach_every_trained_parameter(name, options, losses):
     model = build(name, TRAIN_INPAINTING__PROB=0.7, **options).train()
     frozen = model.frozen_prefixes
-    assert ("autoencoder." in frozen) and ("image_encoder." in frozen) == (
-        "IMAGE_ENCODER__FREEZE" in options
-    )
+    assert "autoencoder." in frozen
+    assert ("image_encoder." in frozen) == ("IMAGE_ENCODER__FREEZE" in options)
     with torch.no_grad():
         for parameter in model.parameters():
             # Residual blocks that begin as zero would pass no gradient on.
@@ -124,9 +105,8 @@ def test_losses_are_the_mean_over_all_valid_latents(name):
                 counts[k] += 16 * int(cells.sum())
     assert min(counts) > 0, "another seed is needed for this test"
     for k, task in enumerate(("semantic", "depth")):
-        assert float(losses[f"loss_{task}"].detach()) == pytest.approx(
-            sums[k] / sum(counts), rel=1e-4
-        )
+        loss = float(losses[f"loss_{task}"].detach())
+        assert loss == pytest.approx(sums[k] / sum(counts), rel=1e-4)
         logged = storage.latest()[f"diffusion/{task}"][0]
         assert logged == pytest.approx(sums[k] / counts[k], rel=1e-4)
 
@@ -161,21 +141,15 @@ def test_pictures_that_lack_annotations_teach_the_other_tasks(name):
     # All processes must have the same gradients to exchange.
     losses["loss_semantic"].backward()
     assert model.denoiser.unet.conv_in.weight.grad is not None
-    void["segment_ids"], void["sem_seg"] = (
-        torch.zeros(SIDE, SIDE).long(),
-        torch.full((SIDE, SIDE), 255),
-    )
-    void["depth"] = torch.zeros(SIDE, SIDE)
+    nothing = torch.zeros(SIDE, SIDE, dtype=torch.int64)
+    void.update(segment_ids=nothing, sem_seg=nothing + 255, depth=nothing.float())
     assert all(loss == 0 for loss in model([void]).values())
     with pytest.raises(KeyError, match="0.png.*'segment_ids', 'sem_seg', 'depth'"):
         model([without(first, *ANNOTATIONS)])
 
 
 def test_crops_in_training_may_be_smaller_than_the_pictures_at_test():
-    torch.manual_seed(0)
-    model = tiny_model(
-        JOINT, *OPTS, *keys(CLASSIFIER="mask_pooling"), "INPUT.LDMSEG.TRAIN_SIZE", 16
-    )
+    model = build(JOINT, "INPUT.LDMSEG.TRAIN_SIZE", 16, CLASSIFIER="mask_pooling")
     calls = Recorder(model)
     losses = model.train()(tiny_multitask_batch(2, 16))
     assert all(bool(torch.isfinite(loss)) for loss in losses.values())
@@ -211,6 +185,10 @@ def test_outputs_have_the_results_size_and_agree(name, classifier):
     assert 0 <= float(output["sem_seg"].min()) and float(output["sem_seg"].sum(0).max()) < 1.0001
     assert output["depth"].shape == (40, 25) and output["depth"].dtype == torch.float32
     assert 0 <= float(output["depth"].min()) <= float(output["depth"].max()) <= 1
+    # Without the task that votes, segments have no classes: there is no telling things from stuff.
+    (only,) = model([dict(entry, tasks=["instance"])])
+    classes = {"sem_seg", "instances"} if classifier == "mask_pooling" else set()
+    assert set(only) == {"panoptic_seg"} | classes
     instances, things = output["instances"], [s for s in segments_info if s["isthing"]]
     things.sort(key=lambda s: -s["score"])
     assert [s["category_id"] for s in things] == instances.pred_classes.tolist()
@@ -262,7 +240,7 @@ def given(entry, names=(0, 900, 17, 5, 44)):
 def test_given_pixels_and_ids_come_out_and_the_rest_stays_as_it_was(name, assignment, prob):
     options = {"ID_ASSIGNMENT": assignment, "TRAIN_INPAINTING__PROB": prob}
     model = build(name, **options).eval()
-    batch = [*photos(2), given(tiny_batch(3, SIDE)[2])]
+    batch = [*photos(2), given(tiny.tiny_batch(3, SIDE)[2])]
     batch[1]["known_ids"] = torch.zeros(SIDE, SIDE, dtype=torch.int64)  # nothing
     calls = Recorder(model)
     outputs = model(batch)
@@ -285,10 +263,10 @@ def test_given_pixels_and_ids_come_out_and_the_rest_stays_as_it_was(name, assign
 
 def test_given_classes_draws_and_steps():
     """Two given segments are stuff of one class; another of one pixel survives the consensus."""
-    model = build(POSTPROCESS__COUNT_THRESHOLD=20).eval()
-    entry = given(tiny_batch(1, SIDE)[0])
+    model = build(POSTPROCESS__COUNT_THRESHOLD=20, SAMPLER__NUM_INFERENCE_STEPS=5).eval()
+    entry = given(tiny.tiny_batch(1, SIDE)[0])
     entry["known_ids"][20, 3] = 77
-    entry |= {"known_classes": {900: 0, 17: 0}, "num_samples": 3, "return_steps": 2}
+    entry |= {"known_classes": {900: 0, 17: 0}, "num_samples": 3, "return_steps": 3}
     output, other = model([entry, photos(2)[1]])
     mask, known = entry["known_mask"], entry["known_ids"]
     ids, infos = output["panoptic_seg"]
@@ -300,15 +278,5 @@ def test_given_classes_draws_and_steps():
     assert len(output["instances"]) == sum(s["isthing"] for s in infos)
     assert len(output["samples"]) == 3 and not output["uncertainty"][mask].any()
     assert 0 < float(output["uncertainty"].max()) <= 1
-    assert [step["timestep"] for step in output["steps"]] == [999, 332]
+    assert [step["timestep"] for step in output["steps"]] == [999, 599, 199]
     assert not {"steps", "samples", "uncertainty"} & set(other)
-
-
-def test_steps_end_with_the_result():
-    model = build(LDMSEG, SAMPLER__NUM_INFERENCE_STEPS=5).eval()
-    batch = photos(2)
-    batch[0]["return_steps"] = 3
-    first, second = model(batch)
-    assert [step["timestep"] for step in first["steps"]] == [999, 599, 199]
-    assert torch.equal(first["steps"][-1]["panoptic_seg"][0], first["panoptic_seg"][0])
-    assert "steps" not in second
