@@ -4,9 +4,9 @@ Importing this package registers its meta-architectures, image encoders, data se
 mappers, and nothing else.
 """
 
-from . import data, meta_arch, model_zoo
+from . import baselines, data, meta_arch, model_zoo
 from .config import add_ldmseg_config
 
 __version__ = "0.1.0"
 
-__all__ = ["add_ldmseg_config", "data", "meta_arch", "model_zoo"]
+__all__ = ["add_ldmseg_config", "baselines", "data", "meta_arch", "model_zoo"]

@@ -34,16 +34,13 @@ def peak_memory() -> float:
 
 def test_stable_diffusions_unet_with_dinov2():
     """A training step and two steps of sampling at 512 px: shapes, finite losses, gradients."""
-    cfg = get_config("coco/ldmseg_coco.yaml")
+    cfg = get_config("coco/ldmseg_dinov2_vitb_coco.yaml")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = cfg.MODEL.LDMSEG.DENOISER.PRETRAINED = ""
+    cfg.MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED = ""
     # Activations are not what this test is about, and they would not fit.
     cfg.MODEL.LDMSEG.DENOISER.GRADIENT_CHECKPOINTING = True
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2
-    encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
-    encoder.NAME, encoder.OUT_CHANNELS, encoder.FREEZE = "DINOv2ImageEncoder", 64, True
-    encoder.OPTIONS.clear()
-    encoder.OPTIONS.PRETRAINED = False
     torch.manual_seed(0)
     model = build_model(cfg).train()
     sizes = {

@@ -90,3 +90,9 @@ def test_only_meta_arch_and_the_layers_above_read_the_config():
 def test_nothing_imports_the_compiled_detectron2():
     for path in FILES:
         assert not [n for n in imports(path) if n.startswith("detectron2._C")], path
+
+
+def test_every_file_has_a_name_of_its_own():
+    """A name says what is in the file, once in the whole package."""
+    names = [path.name for path in FILES if path.name != "__init__.py"]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)

@@ -11,12 +11,17 @@ AUTOENCODER = "scenes/autoencoder_scenes64.yaml"
 LDMSEG = "scenes/ldmseg_scenes64.yaml"
 DEPTH_AUTOENCODER = "scenes/depth_autoencoder_scenes64.yaml"
 JOINT = "scenes/ldmseg_multitask_scenes64.yaml"
-# No file: JOINT, with each task as a run of its own.
+# No file: JOINT with SEPARATE_OPTS, as in configs/studies/tasks.yaml.
 SEPARATE = "separate"
 SEPARATE_OPTS = (
-    *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.DENOISER.CROSS_ATTENTION", "kept"),
-    *("MODEL.LDMSEG.DENOISER.TASK_IN_TIME_EMBEDDING", True),
+    *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.DENOISER.TASK_IN_TIME_EMBEDDING", True),
 )
+# For command lines: the same small networks, but for the autoencoder's, whose weights are shipped.
+TINY_OPTS = (
+    "MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 "
+    "MODEL.LDMSEG.DENOISER.BLOCK_OUT_CHANNELS [16,32] MODEL.LDMSEG.DENOISER.ATTENTION_HEAD_DIM 2 "
+    "MODEL.LDMSEG.DENOISER.NORM_NUM_GROUPS 8 MODEL.LDMSEG.IMAGE_ENCODER.OUT_CHANNELS 8"
+).split()
 # Of tiny_multitask_batch; class 0 is its background.
 CLASSES = ("MODEL.LDMSEG.NUM_CLASSES", 4, "MODEL.LDMSEG.THING_CLASSES", [1, 2, 3])
 

@@ -57,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     # Imported here: a mistake on the command line should not take seconds to be told.
     from detectron2.utils.logger import setup_logger
 
-    from ldmseg_d2.app.inference import load_predictor
-    from ldmseg_d2.app.safe_image import Limits
+    from ldmseg_d2.app.predictor import load_predictor
+    from ldmseg_d2.app.uploads import Limits
 
     setup_logger(name="ldmseg_d2")
     if args.host not in ("127.0.0.1", "localhost", "::1"):

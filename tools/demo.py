@@ -2,13 +2,12 @@
 """Segment photos and draw what comes out.
 
     tools/demo.py --config-file FILE --input PHOTOS... --output DIR [--steps]
-                  [--tasks TASK ...] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
+                  [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
     tools/demo.py --config-file FILE --dataset NAME --num 8 --output DIR [--opts ...]
 
 PHOTOS are files, folders or quoted patterns such as 'photos/*.jpg'. Each photo and its results
-become DIR/<name of the photo>.png: photo | panoptic | semantic | depth, whatever the model gives.
-Several become a contact sheet, DIR/overview.png, too. With --dataset the ground truth is shown as
-well.
+become DIR/<name of the photo>.png: photo | panoptic | semantic | depth, whatever the model gives,
+with --dataset above their ground truth. Several become a contact sheet, DIR/overview.png, too.
 """
 
 import argparse
@@ -16,7 +15,6 @@ import glob
 import logging
 import os
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -49,20 +47,12 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num", type=int, default=8, help="photos of --dataset (default: 8)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the pictures")
     parser.add_argument("--steps", action="store_true", help="also show steps of the denoising")
-    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="LDMSeg: only these")
-    parser.add_argument("--seed", type=int, help="of the noise (default: the config's SEED)")
-    parser.add_argument("--max-images", type=int, default=0, help="stop after so many; 0: all")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
-    )
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config; comes last")
     return parser
 
 
 def find_photos(patterns: list[str]) -> tuple[list[str], list[str]]:
-    """Resolve files, folders and patterns.
-
-    Args:
-        patterns: what stands after --input.
+    """Resolve what stands after --input: files, folders and patterns.
 
     Returns:
         Paths, each once, in the order given (sorted within a folder or pattern); and one message
@@ -71,60 +61,46 @@ def find_photos(patterns: list[str]) -> tuple[list[str], list[str]]:
     paths, problems = [], []
     for pattern in patterns:
         pattern = os.path.expanduser(pattern)
+        names = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
         if os.path.isdir(pattern):
-            names = sorted(os.listdir(pattern))
-            found = [os.path.join(pattern, n) for n in names if n.lower().endswith(PHOTO_SUFFIXES)]
-        elif os.path.isfile(pattern):
-            found = [pattern]
-        else:
-            found = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+            names = [os.path.join(pattern, name) for name in os.listdir(pattern)]
+            names = [name for name in names if name.lower().endswith(PHOTO_SUFFIXES)]
+        found = sorted(name for name in names if os.path.isfile(name))
         if not found:
             problems.append(f"no photo at {pattern!r} (suffixes: {', '.join(PHOTO_SUFFIXES)})")
         paths.extend(found)
     return list(dict.fromkeys(paths)), problems
 
 
-def output_paths(photos: list[str], folder: str) -> list[str]:
-    """DIR/<stem>.png for each photo, with a number where a name is taken; never a photo itself."""
-    taken = {os.path.realpath(photo) for photo in photos}
-    taken.add(os.path.realpath(os.path.join(folder, "overview.png")))
-    results = []
-    for photo in photos:
-        stem, number = os.path.splitext(os.path.basename(photo))[0], 1
-        path = os.path.join(folder, f"{stem}.png")
-        while os.path.realpath(path) in taken:
-            number += 1
-            path = os.path.join(folder, f"{stem}_{number}.png")
-        taken.add(os.path.realpath(path))
-        results.append(path)
-    return results
+def output_path(photo: str, folder: str, taken: set[str]) -> str:
+    """DIR/<stem>.png, with a number where that is taken (real paths; the new one is added)."""
+    stem, number = os.path.splitext(os.path.basename(photo))[0], 1
+    path = os.path.join(folder, f"{stem}.png")
+    while os.path.realpath(path) in taken:
+        number += 1
+        path = os.path.join(folder, f"{stem}_{number}.png")
+    taken.add(os.path.realpath(path))
+    return path
 
 
-def draw_overview(rows: list[tuple[str, list[np.ndarray], list[str]]]) -> np.ndarray:
-    """A contact sheet that is about as wide as high.
-
-    Args:
-        rows: (name of the photo, panels, titles) of each photo.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    photos_a_row = max(1, round((len(rows) / len(rows[0][1])) ** 0.5))
-    cells = [panels for _, panels, _ in rows]
-    titles = [[name, *titles[1:]] for name, _, titles in rows]
+def draw_overview(rows: list[tuple[list[np.ndarray], list[str]]]) -> np.ndarray:
+    """A contact sheet (H, W, 3) about as wide as high of each photo's panels and titles."""
+    photos_a_row = max(1, round((len(rows) / len(rows[0][0])) ** 0.5))
     starts = range(0, len(rows), photos_a_row)
-    return grid(
-        [sum(cells[i : i + photos_a_row], []) for i in starts],
-        [sum(titles[i : i + photos_a_row], []) for i in starts],
+    cells, titles = (
+        [sum((row[part] for row in rows[i : i + photos_a_row]), []) for i in starts]
+        for part in (0, 1)
     )
+    return grid(cells, titles)
 
 
 def segment_all(demo: Demo, records: list[dict[str, Any]], folder: str) -> int:
     """Segment all photos and write their pictures; returns how many photos failed."""
     rows, failures = [], 0
-    targets = output_paths([record["file_name"] for record in records], folder)
-    for number, (record, path) in enumerate(zip(records, targets), start=1):
-        start = time.perf_counter()
+    overview = os.path.join(folder, "overview.png")
+    # A result must not replace a photo.
+    taken = {os.path.realpath(path) for path in (overview, *(r["file_name"] for r in records))}
+    for number, record in enumerate(records, start=1):
         try:
             loaded = demo.load(record)
         except (OSError, ValueError) as error:
@@ -132,17 +108,14 @@ def segment_all(demo: Demo, records: list[dict[str, Any]], folder: str) -> int:
             failures += 1
             continue
         sheet = demo.segment(**loaded)
+        path = output_path(record["file_name"], folder, taken)
         Image.fromarray(sheet.picture()).save(path)
-        seconds = time.perf_counter() - start
-        logger.info("%d/%d %s (%.1f s)", number, len(records), path, seconds)
-        stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
-        if len(rows) < MAX_OVERVIEW:
-            panels = [fit(panel, OVERVIEW_SIDE) for panel in sheet.rows[0]]
-            rows.append((stem, panels, sheet.titles[0]))
+        logger.info("%d/%d %s", number, len(records), path)
+        name = os.path.splitext(os.path.basename(record["file_name"]))[0]
+        panels = [fit(panel, OVERVIEW_SIDE) for panel in sheet.rows[0]]
+        rows.append((panels, [name, *sheet.titles[0][1:]]))
     if len(rows) > 1:
-        overview = os.path.join(folder, "overview.png")
-        Image.fromarray(draw_overview(rows)).save(overview)
-        logger.info("%s shows %d of %d photos", overview, len(rows), len(records))
+        Image.fromarray(draw_overview(rows[:MAX_OVERVIEW])).save(overview)
     return failures
 
 
@@ -155,23 +128,17 @@ def setup(args: argparse.Namespace) -> tuple[Demo, list[dict[str, Any]], list[st
     Raises:
         ValueError, KeyError, OSError: what the user can mend, with a message that says so.
     """
-    opts = [*args.opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"]
-    if args.seed is not None:
-        opts += ["SEED", str(args.seed)]
-    cfg = load_config(args.config_file, opts)
+    cfg = load_config(args.config_file, [*args.opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"])
     if args.dataset is not None:
         records, problems = dataset_dicts_with_depth(cfg, args.dataset)[: args.num], []
     else:
         paths, problems = find_photos(args.input)
         records = [{"file_name": path, "image_id": i} for i, path in enumerate(paths)]
-    if args.max_images > 0:
-        records = records[: args.max_images]
     if not records:
         raise ValueError("; ".join(problems) or "no photos to segment")
     os.makedirs(args.output, exist_ok=True)
     dataset = args.dataset or next(iter(cfg.DATASETS.TEST), None)
-    demo = Demo(cfg, dataset=dataset, steps=args.steps, tasks=args.tasks)
-    return demo, records, problems
+    return Demo(cfg, dataset=dataset, steps=args.steps), records, problems
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -180,16 +147,12 @@ def main(argv: list[str] | None = None) -> int:
     setup_logger(name="ldmseg_d2")
     try:
         demo, records, problems = setup(args)
-    except (ValueError, KeyError, OSError) as error:
+        for problem in problems:
+            logger.error(problem)
+        failures = segment_all(demo, records, args.output)
+    except (DemoError, ValueError, KeyError, OSError) as error:
         # str() of a KeyError quotes its message.
         logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
-        return 1
-    for problem in problems:
-        logger.error(problem)
-    try:
-        failures = segment_all(demo, records, args.output)
-    except (DemoError, OSError) as error:
-        logger.error("%s", error)
         return 1
     if failures:
         logger.error("%d of %d photos failed", failures, len(records))

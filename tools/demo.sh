@@ -2,13 +2,10 @@
 # From a fresh checkout to numbers and pictures; see --help.
 set -euo pipefail
 
-# The shipped model; its config names the shipped autoencoders. Then the short trainings of --train.
+# The shipped model; its config names the shipped autoencoders. --train trains the same ones shortly.
 CONFIG=configs/scenes/ldmseg_multitask_scenes64.yaml
 WEIGHTS=ldmseg_d2/model_zoo/ldmseg_multitask_scenes64.safetensors
-QUICK=configs/scenes/quick
-QUICK_AUTOENCODER_OUTPUT=output/quick_autoencoder_scenes64
-QUICK_DEPTH_OUTPUT=output/quick_depth_autoencoder_scenes64
-QUICK_LDMSEG_OUTPUT=output/quick_ldmseg_multitask_scenes64
+TRAINED=output/quick_
 
 usage() {
     cat <<'TEXT'
@@ -96,43 +93,42 @@ for split in "${splits[@]}"; do
     [[ -f $DETECTRON2_DATASETS/scenes/panoptic_$split.json ]] || missing=1
 done
 if [[ -n $missing ]]; then
-    "$PYTHON" tools/prepare_scenes.py --root "$DETECTRON2_DATASETS" "${counts[@]}"
+    "$PYTHON" tools/prepare_dataset.py scenes --root "$DETECTRON2_DATASETS" "${counts[@]}"
 else
     echo "They are there."
 fi
 
-# train_net.py without the hundreds of lines on machine and config that Detectron2 starts with, and
-# without its results for spreadsheets: all of it is in log.txt as well.
+# Without Detectron2's results for spreadsheets; log.txt has them.
 train_net() {
     "$PYTHON" tools/train_net.py "$@" |
-        sed -u -e '/ Environment info:/,/ Full config saved to /d' -e '/copypaste: /d' \
-            -e '/Evaluation results for .* in csv format:/d'
+        sed -u -e '/copypaste: /d' -e '/Evaluation results for .* in csv format:/d'
 }
 
-train() { # config, output folder, config keys and values
-    local config=$1 folder=$2
+train() { # config, iterations, config keys and values
+    local name=$1 iterations=$2 folder=$TRAINED$1
     shift 2
     if [[ -f $folder/model_final.pth ]]; then
         echo "$folder/model_final.pth is there; delete that folder to train again."
     else
-        train_net --config-file "$config" --resume OUTPUT_DIR "$folder" "$@"
+        train_net --config-file "configs/scenes/$name.yaml" --resume OUTPUT_DIR "$folder" "$@" \
+            SOLVER.MAX_ITER "$iterations" SOLVER.CHECKPOINT_PERIOD "$((iterations / 2))" \
+            TEST.EVAL_PERIOD 0 VIS_PERIOD 500
     fi
 }
 
 MODEL=()
 if [[ -n $TRAIN ]]; then
     headline "3a. Training of stage 1: the mask autoencoder"
-    train "$QUICK/autoencoder_scenes64.yaml" "$QUICK_AUTOENCODER_OUTPUT"
+    train autoencoder_scenes64 1000
     headline "3b. Training of stage 1: the depth autoencoder"
-    train "$QUICK/depth_autoencoder_scenes64.yaml" "$QUICK_DEPTH_OUTPUT"
+    train depth_autoencoder_scenes64 500
     headline "3c. Training of stage 2: the diffusion model of segments, classes and depth"
-    CONFIG=$QUICK/ldmseg_multitask_scenes64.yaml
-    WEIGHTS=$QUICK_LDMSEG_OUTPUT/model_final.pth
     MODEL=(
-        MODEL.LDMSEG.AUTOENCODER.WEIGHTS "$QUICK_AUTOENCODER_OUTPUT/model_final.pth"
-        MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS "$QUICK_DEPTH_OUTPUT/model_final.pth"
+        MODEL.LDMSEG.AUTOENCODER.WEIGHTS "${TRAINED}autoencoder_scenes64/model_final.pth"
+        MODEL.LDMSEG.DEPTH.AUTOENCODER.WEIGHTS "${TRAINED}depth_autoencoder_scenes64/model_final.pth"
     )
-    train "$CONFIG" "$QUICK_LDMSEG_OUTPUT" "${MODEL[@]}"
+    train ldmseg_multitask_scenes64 1000 MODEL.WEIGHTS "" "${MODEL[@]}"
+    WEIGHTS=${TRAINED}ldmseg_multitask_scenes64/model_final.pth
 fi
 MODEL+=(MODEL.WEIGHTS "$WEIGHTS")
 

@@ -2,40 +2,36 @@
 """Drops parts of the ground truth, lets the model complete it, and compares.
 
     tools/evaluate_inpainting.py --config-file FILE --output DIR [--drop 0.1 0.5 0.9]
-        [--patterns block points ...] [--methods fixed noised ...] [--num N] [--resume]
-        [--num-samples K] [--doc PAGE] [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
+        [--patterns block points ...] [--num N] [--num-samples K] [--doc PAGE]
+        [--opts MODEL.WEIGHTS FILE KEY VALUE ...]
 
-Writes DIR/results.json, results.md, results.png and a panel of pictures for each pattern. METHODS
-are MODEL.LDMSEG.SAMPLER.INPAINTING's values; "fixed:any" also takes latent cells as known of which
-only some pixels are given. --num-samples K draws K masks without hints as well, and writes how far
-their disagreement tells where the model is wrong: calibration.json, .md and .png.
-
-The known segments are given under random names. An interrupted run goes on with --resume.
+Writes DIR/results.json, results.md, results.png and a panel of pictures for each pattern. The known
+segments are given under random names. --num-samples K also draws K masks without hints, and says
+how far their disagreement tells where the model is wrong.
 """
 
 import argparse
+import json
 import logging
 import os
-import platform
 import shlex
 import shutil
 import sys
-from typing import Any
+from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from PIL import Image
 from tqdm import tqdm
 
-import ldmseg_d2
+import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.data import build_dataset_mapper, load_dataset_dicts
-from ldmseg_d2.diffusion import INPAINTING_METHODS
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
-from ldmseg_d2.evaluation.inpainting import BASELINES, load_picture
-from ldmseg_d2.evaluation.inpainting_study import InpaintingStudy, split_method
+from ldmseg_d2.evaluation import inpainting_evaluation as inpainting
+from ldmseg_d2.evaluation import inpainting_report as report
+from ldmseg_d2.experiments.pages import picture_path, write_section
 from ldmseg_d2.inpainting.patterns import PATTERNS
-from ldmseg_d2.studies.report import picture_path, write_section
 
 logger = logging.getLogger("ldmseg_d2.evaluate_inpainting")
 
@@ -49,81 +45,59 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TEST")
     parser.add_argument("--drop", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7, 0.9])
     parser.add_argument("--patterns", nargs="+", default=["block"], choices=tuple(PATTERNS))
-    parser.add_argument("--methods", nargs="+", default=list(INPAINTING_METHODS))
-    parser.add_argument("--baselines", nargs="*", default=list(BASELINES), choices=BASELINES)
-    parser.add_argument("--block-size", type=int, default=16, help="pixels, of the pattern block")
-    parser.add_argument("--num", type=int, default=0, help="pictures; 0 (default): all")
-    parser.add_argument("--num-samples", type=int, default=0, help="K masks for calibration")
-    parser.add_argument("--seed", type=int, default=0, help="of the patterns and names")
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures at once; no influence")
+    parser.add_argument("--num", type=int, help="pictures; default: all")
+    parser.add_argument("--num-samples", type=int, default=0, help="K draws for calibration")
     parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="keep what DIR/results.json has")
     parser.add_argument("--doc", help="Markdown page that also gets the results, as a section")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
-    )
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config; comes last")
     return parser
 
 
-def build_study(args: argparse.Namespace) -> InpaintingStudy:
-    """The model with its weights, the pictures and the output folder.
-
-    Raises:
-        ValueError, KeyError, OSError: what the user can mend, with a message that says so.
-    """
+def evaluate(args: argparse.Namespace) -> str:
+    """Complete the pictures, and write everything; returns the tables."""
     cfg = load_config(args.config_file, args.opts)
+    if cfg.MODEL.META_ARCHITECTURE != "LDMSeg":
+        raise ValueError(f"{args.config_file}: {cfg.MODEL.META_ARCHITECTURE} completes no masks")
     model = build_model(cfg).eval()
-    if not cfg.MODEL.WEIGHTS:
-        logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(cfg.MODEL.WEIGHTS)
+    LDMSegCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     dataset = args.dataset or cfg.DATASETS.TEST[0]
-    records = load_dataset_dicts([dataset])
-    records = records[: args.num] if args.num else records
+    records = load_dataset_dicts([dataset])[: args.num]
     mapper = build_dataset_mapper(cfg, is_train=False)
+    pictures = [inpainting.load_picture(record, mapper) for record in tqdm(records, "reading")]
     os.makedirs(args.output, exist_ok=True)
-    return InpaintingStudy(
-        model,
-        [load_picture(record, mapper) for record in tqdm(records, "reading", unit="picture")],
-        output=args.output,
-        run=describe(args, cfg, dataset, len(records)),
-        resume=args.resume,
-        block_size=args.block_size,
-        seed=args.seed,
-        batch_size=args.batch_size,
+    results = []
+    for pattern, drop, method, hints, ids in inpainting.completions(
+        pictures, model, patterns=args.patterns, drops=args.drop, seed=0
+    ):
+        numbers = inpainting.evaluate_completion(pictures, hints, ids)
+        results.append({"pattern": pattern, "drop": drop, "method": method, **numbers})
+        logger.info("%s, %g %% dropped, %s: PQ %.1f", pattern, 100 * drop, method, numbers["PQ"])
+        if method == "model" and drop == sorted(args.drop)[len(args.drop) // 2]:
+            panel = report.draw_panel(pictures, hints, ids)
+            Image.fromarray(panel).save(os.path.join(args.output, f"panel_{pattern}.png"))
+    text = report.results_table(results)
+    report.plot_results(results).savefig(os.path.join(args.output, "results.png"), dpi=120)
+    content = {"command": shlex.join(sys.argv), "results": results}
+    if args.num_samples:
+        content["draws"] = inpainting.evaluate_draws(pictures, model, num_samples=args.num_samples)
+        text += f"\n{report.draws_table(content['draws'])}"
+    text += (
+        f"\n{len(pictures)} pictures of {dataset}; {cfg.MODEL.DEVICE}, torch {torch.__version__}. "
+        f"Command: `{content['command']}`\n"
     )
+    Path(args.output, "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    Path(args.output, "results.md").write_text(text, encoding="utf-8")
+    return text
 
 
-def describe(args: argparse.Namespace, cfg: CfgNode, dataset: str, num: int) -> dict[str, Any]:
-    """What the numbers depend on, for the record."""
-    return {
-        "command": shlex.join(sys.argv),
-        "config_file": args.config_file,
-        "weights": cfg.MODEL.WEIGHTS,
-        "opts": args.opts,
-        "dataset": dataset,
-        "pictures": num,
-        "seed": args.seed,
-        "model_seed": cfg.SEED,
-        "block_size": args.block_size,
-        "sampler": dict(cfg.MODEL.LDMSEG.SAMPLER),
-        "thresholds": dict(cfg.MODEL.LDMSEG.POSTPROCESS),
-        "device": f"{cfg.MODEL.DEVICE}, {torch.get_num_threads()} threads, {platform.machine()}",
-        "versions": {"ldmseg_d2": ldmseg_d2.__version__, "torch": torch.__version__},
-    }
-
-
-def write_doc(page: str, output: str, dataset: str, text: str) -> None:
+def write_doc(page: str, output: str, text: str) -> None:
     """Write tables and pictures into a section of a page, named after the output folder."""
-    name = os.path.basename(os.path.normpath(output))
-    lines = [f"## {dataset}", "", text.rstrip(), ""]
-    for file in sorted(os.listdir(output)):
-        stem, suffix = os.path.splitext(file)
-        if suffix == ".png":
-            target = picture_path(page, f"{name}_{stem}")
-            shutil.copyfile(os.path.join(output, file), target)
-            kind = stem.replace("_", " ")
-            lines += [f"![{dataset}: {kind}](images/{target.name})", ""]
-    write_section(page, name, lines)
+    name, lines = Path(output).name, [text]
+    for file in sorted(Path(output).glob("*.png")):
+        target = picture_path(page, f"{name}_{file.stem}")
+        shutil.copyfile(file, target)
+        lines += [f"![{target.stem.replace('_', ' ')}](images/{target.name})", ""]
+    write_section(page, name, lines, header="# Completing masks (inpainting)\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,25 +105,14 @@ def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        # Before minutes of work: a method that does not exist, a share that is none.
-        for method in args.methods:
-            split_method(method)
-        if not all(0 <= drop <= 1 for drop in args.drop):
-            raise ValueError(f"--drop takes shares from 0 to 1, got {args.drop}")
-        study = build_study(args)
-        names = {"patterns": args.patterns, "drops": args.drop}
-        study.evaluate(**names, methods=args.methods, baselines=args.baselines)
-        middle = sorted(args.drop)[len(args.drop) // 2]
-        text = study.report(panel_method=(args.methods or [None])[0], panel_drop=middle)
-        if args.num_samples:
-            text += f"\n{study.calibrate(args.num_samples)}"
+        text = evaluate(args)
         if args.doc:
-            write_doc(args.doc, args.output, study.run["dataset"], text)
+            write_doc(args.doc, args.output, text)
     except (ValueError, KeyError, OSError, ImportError) as error:
         # str() of a KeyError quotes its message.
         logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
         return 1
-    logger.info("%s\nThe results are in %s", text, os.path.abspath(args.output))
+    logger.info("%s\nThe results are in %s", text, args.output)
     return 0
 
 

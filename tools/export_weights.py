@@ -27,7 +27,7 @@ def export_weights(
     dtype: torch.dtype = torch.float32,
     config_name: str = "",
 ) -> dict[str, str]:
-    """Write the weights of a checkpoint as safetensors.
+    """Write the weights of a checkpoint as safetensors, and return the metadata in the file.
 
     Args:
         checkpoint_path: what the trainer saved, or any file of weights.
@@ -35,9 +35,6 @@ def export_weights(
         prefer_ema: take the averaged weights where they exist.
         dtype: of the floating-point weights; whole numbers stay as they are.
         config_name: the config of the training, to be noted; empty: the checkpoint's folder.
-
-    Returns:
-        The metadata in the file: text to text.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.

@@ -3,10 +3,10 @@
 
 python tools/report_model_zoo.py [--only NAME ...]
 
-Each shipped model has a JSON file beside its weights, ldmseg_d2/model_zoo/NAME.json, that says how
-it was trained; this tool adds what it reaches, at several numbers of sampling steps, under the key
-"results", and writes the page from all these files. With --only the other models keep the results
-that they have.
+Each shipped model has a card beside its weights, ldmseg_d2/model_zoo/NAME.json: how it was
+trained; this tool adds what it reaches under the key "results", and writes the page from all cards.
+With --only the other models keep the results that they have. Cards of models that are not shipped
+lie in docs/cards/.
 """
 
 import argparse
@@ -22,39 +22,40 @@ from detectron2.utils.logger import setup_logger
 import ldmseg_d2
 from ldmseg_d2.data import load_dataset_dicts
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
-from ldmseg_d2.engine.reporting import HEADLINES, headlines
-from ldmseg_d2.model_zoo import get_card, get_config_file, list_models
+from ldmseg_d2.engine.reporting import headlines
+from ldmseg_d2.model_zoo import get_config_file, list_models
 
 logger = logging.getLogger("report_model_zoo")
 REPOSITORY = Path(__file__).resolve().parents[1]
 CARDS = Path(ldmseg_d2.__file__).parent / "model_zoo"
 NOT_SHIPPED = REPOSITORY / "docs" / "cards"
+# Of the numbers on a card, those that the page shows.
+COLUMNS = (
+    "PQ", "PQ things", "PQ stuff", "PQ class-agnostic", "mIoU", "mask AP", "depth AbsRel",
+    "PQ of the reconstruction", "depth delta1",
+)  # fmt: skip
+INTRODUCTION = """\
+# Shipped models
 
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default=str(REPOSITORY / "docs" / "MODEL_ZOO.md"))
-    parser.add_argument(
-        "--only", nargs="*", metavar="NAME", help="measure these; none: only write the page"
-    )
-    parser.add_argument(
-        "--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50], help="sampling steps"
-    )
-    return parser
+Written by `python tools/report_model_zoo.py` from the cards beside the weights, which hold further
+numbers (SQ, RQ, AP50, RMSE), the thresholds and the test set of each. PQ, mIoU and AP are percent,
+"class-agnostic" counts a segment whatever its class; AbsRel is the mean of |predicted - true| /
+true depth, delta1 the share of pixels within a factor of 1.25. `ldmseg_d2.model_zoo.get(NAME)`
+loads a model.
+"""
 
 
 def load_card(name: str) -> tuple[Path, dict]:
     """The file and the content of a card; KeyError if there is none of that name."""
-    path = NOT_SHIPPED / f"{name}.json"
-    if path.is_file():
-        return path, json.loads(path.read_text(encoding="utf-8"))
-    return CARDS / f"{name}.json", get_card(name)
+    for path in (NOT_SHIPPED / f"{name}.json", CARDS / f"{name}.json"):
+        if path.is_file():
+            return path, json.loads(path.read_text(encoding="utf-8"))
+    raise KeyError(f"no card of {name!r}; shipped are: {', '.join(list_models())}")
 
 
 def evaluate(card: dict, opts: list) -> dict:
-    """The headline numbers of one shipped model on its test set."""
-    opts = ["MODEL.WEIGHTS", card["weights"], *opts]
-    cfg = load_config(get_config_file(card["config"]), opts)
+    """The headline numbers of one model on its test set."""
+    cfg = load_config(get_config_file(card["config"]), ["MODEL.WEIGHTS", card["weights"], *opts])
     model = build_model(cfg)
     LDMSegCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return headlines(Trainer.test(cfg, model))
@@ -81,37 +82,40 @@ def describe_settings(config: str) -> str:
     cfg = load_config(get_config_file(config))
     number = len(load_dataset_dicts(cfg.DATASETS.TEST))
     text = f"Test set {', '.join(cfg.DATASETS.TEST)} ({number} pictures), SEED {cfg.SEED}"
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSegDepthAutoencoder":
-        return f"{text}."
     post = cfg.MODEL.LDMSEG.POSTPROCESS
     thresholds = ", ".join(f"{key} {value}" for key, value in sorted(post.items()))
     return f"{text}, thresholds: {thresholds}."
 
 
 def table(rows: dict[str, dict[str, str]]) -> list[str]:
-    """A Markdown table with one row per setting, and the columns that any of them has."""
-    names = [h[2] for h in HEADLINES if any(h[2] in numbers for numbers in rows.values())]
+    """A Markdown table with one row per setting, and those of COLUMNS that any of them has."""
+    names = [name for name in COLUMNS if any(name in numbers for numbers in rows.values())]
     first = "sampler, steps" if any("," in name for name in rows) else ""
-    lines = [f"| {first} | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
+    lines = [f"| {first} | {' | '.join(names)} |", f"|{' --- |' * (len(names) + 1)}"]
     for name, numbers in rows.items():
         lines.append(f"| {name} | " + " | ".join(numbers.get(n, "-") for n in names) + " |")
     return lines
 
 
 def section(card: dict) -> list[str]:
-    """The page's section of one shipped model."""
+    """The page's section of one model: its numbers at few and at many steps, and its training."""
+    rows = card.get("results", {}).get("rows", {})
+    if len(rows) > 3:  # one step, four, and the most
+        rows = {k: v for i, (k, v) in enumerate(rows.items()) if i in (0, 2, len(rows) - 1)}
     lines = [f"## {card['name']}", "", card["summary"], ""]
-    if "results" in card:
-        results = card["results"]
-        how = f"Measured on {results['measured']}. {results['settings']}"
-        lines += [*table(results["rows"]), "", how, ""]
-    lines += [f"- {key}: {value}" for key, value in card["training"].items() if key != "commands"]
-    lines += ["- commands:", "", "```bash", *card["training"]["commands"], "```", ""]
-    return lines
+    lines += [*table(rows), ""] if rows else []
+    training = dict(card["training"])
+    commands = training.pop("commands")
+    lines += ["; ".join(f"{key}: {value}" for key, value in training.items()) + ".", ""]
+    return [*lines, "```bash", *commands, "```", ""]
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = get_parser().parse_args(argv)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default=str(REPOSITORY / "docs" / "MODEL_ZOO.md"))
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="measure these; none: no one")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50])
+    args = parser.parse_args(argv)
     setup_logger(name="ldmseg_d2")
     setup_logger()
     names = list_models() if args.only is None else args.only
@@ -119,16 +123,9 @@ def main(argv: list[str] | None = None) -> None:
         card["results"] = measure(card, args.steps)
         text = json.dumps(card, indent=2, ensure_ascii=False)
         path.write_text(f"{text}\n", encoding="utf-8")
-    lines = [
-        "# Shipped models",
-        "",
-        "Written by `python tools/report_model_zoo.py`. PQ, SQ, RQ, mIoU, accuracy and AP are",
-        "percent; class-agnostic ones count a segment whatever its class. AbsRel is the mean of",
-        "|predicted - true| / true depth, delta1 the share of pixels within a factor of 1.25.",
-        "",
-    ]
+    lines = [INTRODUCTION]
     for name in list_models():
-        lines += section(get_card(name))
+        lines += section(load_card(name)[1])
     lines += ["# Trained, not shipped", ""]
     for path in sorted(NOT_SHIPPED.glob("*.json")):
         lines += section(load_card(path.stem)[1])

@@ -9,17 +9,21 @@ Without a GPU it runs on the CPU; --num-gpus N then starts N processes.
 
 import argparse
 import os
+import platform
 import sys
 import traceback
+from importlib.metadata import PackageNotFoundError, version
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-import ldmseg_d2  # noqa: F401  registers models and data sets
+import ldmseg_d2  # registers models and data sets
 from ldmseg_d2.engine import LaunchError, LDMSegCheckpointer, Trainer, launch, load_config
-from ldmseg_d2.engine.config import check_datasets, resolve_config_file
+from ldmseg_d2.engine.config_reader import changed_keys, check_datasets
 
 USER_ERRORS = (FileNotFoundError, ValueError, KeyError)
 # Set to see where a user error comes from.
@@ -32,15 +36,40 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         FileNotFoundError, ConfigError: the config is not right.
     """
-    setup_logger(distributed_rank=comm.get_rank(), name="ldmseg_d2")
     cfg = load_config(args.config_file, args.opts)
     check_datasets(cfg)
-    # Detectron2 reads the file once more, and knows only the current folder.
-    args.config_file = resolve_config_file(args.config_file) if args.config_file else ""
-    default_setup(cfg, args)
-    log_file = os.path.join(cfg.OUTPUT_DIR, "log.txt")
-    setup_logger(log_file, comm.get_rank(), name="ldmseg_d2", configure_stdout=False)
+    rank = comm.get_rank()
+    # No colour codes in files.
+    color = sys.stdout.isatty()
+    for name in ("detectron2", "fvcore", "ldmseg_d2"):
+        logger = setup_logger(cfg.OUTPUT_DIR or None, rank, name=name, color=color)
+    logger.info("%s", describe_machine(cfg))
+    logger.info("Command line: %s", " ".join(sys.argv))
+    lines = [f"  {key}: {value!r}" for key, value in changed_keys(cfg).items()]
+    logger.info("Config, where it differs from the defaults:\n%s", "\n".join(lines))
+    if comm.is_main_process() and cfg.OUTPUT_DIR:
+        path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(cfg.dump())
+        logger.info("All of it is in %s", path)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     return cfg
+
+
+def describe_machine(cfg: CfgNode) -> str:
+    """One line: versions, device, processes."""
+    versions = [f"ldmseg_d2 {ldmseg_d2.__version__}, Python {platform.python_version()}"]
+    for name in ("torch", "detectron2", "sal-detectron2", "diffusers", "timm"):
+        try:
+            versions.append(f"{name} {version(name)}")
+        except PackageNotFoundError:  # Detectron2 has one of two names
+            continue
+    device = "CPU" if torch.cuda.is_available() else "CPU (no CUDA on this machine)"
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        device = torch.cuda.get_device_name()
+    return f"{', '.join(versions)}; {comm.get_world_size()} x {device}"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -52,9 +81,7 @@ def main(args: argparse.Namespace) -> None:
             Trainer.build_test_loader(cfg, name)
         if args.eval_only:
             model = Trainer.build_model(cfg)
-            checkpointer = LDMSegCheckpointer(
-                model, cfg.OUTPUT_DIR, prefer_ema=cfg.MODEL.EMA.EVALUATE
-            )
+            checkpointer = LDMSegCheckpointer(model, cfg.OUTPUT_DIR)
             checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         else:
             trainer = Trainer(cfg)

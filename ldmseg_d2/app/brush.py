@@ -31,12 +31,9 @@ def stroke_mask(
     corners = np.asarray(points, dtype=np.float64)
     if corners.ndim != 2 or corners.shape[1:] != (2,) or not np.isfinite(corners).all():
         raise ValueError(f"a stroke is a list of points (x, y), not {str(points)[:80]}")
-    corners = np.floor(corners).clip(-_FAR, _FAR).astype(np.int32)
-    corners += _MARGIN
-    height, width = shape
-    mask = np.zeros((height + 2 * _MARGIN, width + 2 * _MARGIN), dtype=np.uint8)
-    if len(corners) > 1:
-        cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
-    for x, y in corners.tolist():
-        cv2.circle(mask, (x, y), int(diameter / 2), 1, thickness=-1)
-    return mask[_MARGIN : _MARGIN + height, _MARGIN : _MARGIN + width].astype(bool)
+    corners = np.floor(corners).clip(-_FAR, _FAR).astype(np.int32) + _MARGIN
+    mask = np.zeros([side + 2 * _MARGIN for side in shape], dtype=np.uint8)
+    cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
+    for point in corners.tolist():
+        cv2.circle(mask, point, int(diameter / 2), 1, thickness=-1)
+    return mask[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(bool)

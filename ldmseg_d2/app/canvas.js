@@ -49,18 +49,16 @@ function draw(cursor) {
 }
 
 function show() {
-  const img = part("img");
   const value = props.value;
   element.classList.toggle("empty", !value?.src);
   if (!value?.src) return;
+  const img = part("img");
   img.onload = () => {
     const canvas = part("canvas");
     canvas.width = img.naturalWidth;
     canvas.height = img.naturalHeight;
-    // Tells tests, and screen readers' users, which picture this is.
-    img.dataset.version = value.version;
-    img.alt = value.alt;
   };
+  img.alt = value.alt;
   img.src = value.src;
 }
 

@@ -8,17 +8,14 @@ import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import maximum_position
 
-from ..visualization import draw_panoptic, enlarge, fit
-from .session import Session
+from ..visualization import enlarge, fit, segment_colors
+from .annotation_session import Session
 
-SEGMENTS, PHOTO, UNCERTAINTY = "segments", "photo", "uncertainty"
-VIEWS = (SEGMENTS, PHOTO, UNCERTAINTY)
-HEAT = "inferno"
+VIEWS = SEGMENTS, PHOTO, UNCERTAINTY = ("segments", "photo", "uncertainty")
 # Small photos are enlarged by a whole factor to about the first, large ones reduced to the second.
-_MIN_SIDE = 720
-_MAX_SIDE = 1024
-_SELECTED = (255, 221, 0)
+_MIN_SIDE, _MAX_SIDE = 720, 1024
 
 
 def draw_session(
@@ -39,90 +36,63 @@ def draw_session(
         (h, w, 3) uint8 RGB, of a size for screens; and the colour of each segment, "#rrggbb".
     """
     photo = fit(session.photo, _MAX_SIDE)
-    height, width = photo.shape[:2]
-    scale = max(1, round(_MIN_SIDE / max(height, width)))
-    rows = (np.arange(height) + 0.5) * session.ids.shape[0] / height
-    columns = (np.arange(width) + 0.5) * session.ids.shape[1] / width
-    shown = np.ix_(rows.astype(np.int64), columns.astype(np.int64))  # nearest neighbours
-    ids, given = session.ids[shown], session.given[shown]
-    photo = enlarge(photo, scale)
-    # The colours alone, which the list needs as well.
-    flat = draw_panoptic(
-        np.zeros((height, width, 3), np.uint8), ids, alpha=1.0, draw_boundaries=False, scale=scale
+    photo = enlarge(photo, max(1, round(_MIN_SIDE / max(photo.shape))))
+    ids, kept = (  # nearest neighbours, about the centres of pixels
+        cv2.resize(values, photo.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        for values in (session.ids, session.kept.view(np.uint8))
     )
-    ids, given = _enlarge(ids, scale), _enlarge(given, scale)
-    labels, places = np.unique(ids, return_index=True)
-    colors = dict(zip(labels.tolist(), map(_to_hex, flat.reshape(-1, 3)[places].tolist())))
-    colors.pop(0, None)
-    if view == PHOTO or (view == SEGMENTS and not ids.any()):
-        return photo, colors
-    if view == UNCERTAINTY:
+    # By id: a segment's colour stays when another one is erased.
+    labels = session.segment_ids()
+    palette = segment_colors([0, *labels])
+    colors = {i: "#{:02x}{:02x}{:02x}".format(*color) for i, color in zip(labels, palette[1:])}
+    if view == UNCERTAINTY and session.uncertainty is not None:
         return _draw_heat(photo, session.uncertainty, opacity), colors
+    if view != SEGMENTS or not colors:
+        return photo, colors
+    flat = palette[np.searchsorted([0, *labels], ids)]
+    stripes = np.add(*np.indices(ids.shape, dtype=np.int32)) // 12 % 2 == 1
+    flat[stripes & (ids == 0)] += 28
     picture = cv2.addWeighted(photo, 1 - opacity, flat, opacity, 0)
-    _draw_borders(picture, ids)
-    _dot(picture, given)
-    if session.selected is not None:
-        mask = (ids == session.selected).astype(np.uint8)
-        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, _SELECTED, thickness=3)
-    if names:
-        written = {i: session.segment_name(i) for i in colors}
-        picture = _write_names(picture, ids, written)
-    return picture, colors
-
-
-def _to_hex(color: list[int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def _draw_borders(picture: np.ndarray, ids: np.ndarray) -> None:
-    """White lines between segments, in place."""
     border = np.zeros(ids.shape, np.uint8)
     border[1:] |= ids[1:] != ids[:-1]
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     picture[cv2.dilate(border, np.ones((2, 2), np.uint8)) != 0] = 255
+    _dot(picture, kept)
+    if session.selected is not None:
+        mask = (ids == session.selected).astype(np.uint8)
+        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, outlines, -1, (255, 221, 0), thickness=3)
+    if names:
+        written = {i: session.segment_name(i) for i in np.unique(ids).tolist() if i}
+        picture = _write_names(picture, ids, border, written)
+    return picture, colors
 
 
-def _write_names(picture: np.ndarray, ids: np.ndarray, names: dict[int, str]) -> np.ndarray:
+def _write_names(
+    picture: np.ndarray, ids: np.ndarray, border: np.ndarray, names: dict[int, str]
+) -> np.ndarray:
     """Each name at the innermost point of its segment, where there is room for a line."""
+    # Padded, since the picture's edge is an edge of segments as well.
+    depth = cv2.distanceTransform(np.pad(1 - border, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image, "RGBA")
     size = max(11, round(max(ids.shape) / 48))
     font = ImageFont.load_default(size)
-    for segment, name in names.items():
-        rows, columns = (axis.nonzero()[0] for axis in _projections(ids == segment))
-        top, left = int(rows[0]), int(columns[0])
-        part = ids[top : rows[-1] + 1, left : columns[-1] + 1] == segment
-        # Padded, since the picture's edge is an edge of the segment as well.
-        depth = cv2.distanceTransform(np.pad(part, 1).astype(np.uint8), cv2.DIST_L2, 3)
-        y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    for name, (y, x) in zip(names.values(), maximum_position(depth, ids, list(names))):
         if depth[y, x] < size:
             continue
         half = pen.textlength(name, font) / 2 + 4
-        x = np.clip(left + x - 1, half, max(half, ids.shape[1] - half))
-        y = np.clip(top + y - 1, size, ids.shape[0] - size)
-        pen.rounded_rectangle(
-            (x - half, y - size * 0.75, x + half, y + size * 0.75), 4, fill=(0, 0, 0, 170)
-        )
+        x = np.clip(x, half, max(half, ids.shape[1] - half))
+        box = (x - half, y - size * 0.75, x + half, y + size * 0.75)
+        pen.rounded_rectangle(box, 4, fill=(0, 0, 0, 170))
         pen.text((x, y), name, "white", font, anchor="mm")
     return np.asarray(image)
 
 
-def _projections(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return mask.any(axis=1), mask.any(axis=0)
-
-
-def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray | None, opacity: float) -> np.ndarray:
-    if uncertainty is None:
-        return photo
-    size = (photo.shape[1], photo.shape[0])
-    values = cv2.resize(uncertainty.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    heat = matplotlib.colormaps[HEAT](values.clip(0, 1), bytes=True)[..., :3]
+def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray, opacity: float) -> np.ndarray:
+    values = cv2.resize(uncertainty, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
+    heat = matplotlib.colormaps["inferno"](values.clip(0, 1), bytes=True)[..., :3]
     return cv2.addWeighted(photo, 1 - opacity, np.ascontiguousarray(heat), opacity, 0)
-
-
-def _enlarge(ids: np.ndarray, scale: int) -> np.ndarray:
-    return ids.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def _dot(picture: np.ndarray, mask: np.ndarray) -> None:
@@ -137,26 +107,29 @@ def _dot(picture: np.ndarray, mask: np.ndarray) -> None:
 
 def to_data_url(picture: np.ndarray) -> str:
     """A picture (H, W, 3) uint8 as a JPEG in a ``data:`` URL: no file for others to fetch."""
-    with io.BytesIO() as file:
-        Image.fromarray(picture).save(file, format="JPEG", quality=92, subsampling=0)
-        return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=92, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def list_segments(session: Session | None, colors: dict[int, str]) -> str:
-    """The segments as HTML: rows with ``data-id``, colour, name, share of the photo and mark."""
-    rows = session.rows() if session is not None else []
-    if not rows:
+    """The segments as HTML, the largest first: ``data-id``, colour, name, share and kept mark."""
+    if session is None or not session.ids.any():
         return '<p class="nothing">No segments yet.</p>'
+    areas, kept = (
+        dict(zip(*(a.tolist() for a in np.unique(ids, return_counts=True))))
+        for ids in (session.ids, session.ids[session.kept])
+    )
+    empty = areas.pop(0, 0)
     lines = []
-    for row in rows:
-        chosen = ' class="chosen"' if row.id == session.selected else ""
-        kept = "✓" if row.kept == 1 else "◐" if row.kept else ""
-        # A segment of a few pixels may not be in the reduced picture.
-        color = colors.get(row.id, "#888888")
+    for segment in sorted(areas, key=areas.get, reverse=True):
+        chosen = ' class="chosen"' if segment == session.selected else ""
+        mark = {0: "", areas[segment]: "✓"}.get(kept.get(segment, 0), "◐")
         lines.append(
-            f'<li data-id="{row.id}"{chosen}><i style="background:{color}"></i>'
-            f"<b>{html.escape(row.name)}</b><span>{row.share:.1%}</span><em>{kept}</em></li>"
+            f'<li data-id="{segment}"{chosen}><i style="background:{colors[segment]}"></i>'
+            f"<b>{html.escape(session.segment_name(segment))}</b>"
+            f"<span>{areas[segment] / session.ids.size:.1%}</span><em>{mark}</em></li>"
         )
-    empty = float((session.ids == 0).mean())
-    lines.append(f"<li><i class='void'></i><b>empty</b><span>{empty:.1%}</span><em></em></li>")
+    share = f"{empty / session.ids.size:.1%}"
+    lines.append(f"<li><i class='void'></i><b>empty</b><span>{share}</span><em></em></li>")
     return f"<ul>{''.join(lines)}</ul>"

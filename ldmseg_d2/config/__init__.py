@@ -8,13 +8,11 @@ holds the networks, diffusion, tasks and thresholds, ``data_keys.py`` what the n
 
 from detectron2.config import CfgNode as CN
 
-from .baselines import add_baseline_config
-from .benchmark import add_benchmark_config
 from .data_keys import add_data_config
-from .model_keys import add_model_config
+from .model_keys import CHOICES, add_model_config
 from .solver import add_solver_config
 
-__all__ = ["add_ldmseg_config"]
+__all__ = ["CHOICES", "add_ldmseg_config"]
 
 
 def add_ldmseg_config(cfg: CN) -> None:
@@ -33,5 +31,3 @@ def add_ldmseg_config(cfg: CN) -> None:
     add_data_config(cfg)
     add_solver_config(cfg)
     add_model_config(cfg)
-    add_baseline_config(cfg)
-    add_benchmark_config(cfg)

@@ -2,6 +2,16 @@
 
 from detectron2.config import CfgNode as CN
 
+# Keys with a fixed set of values: a config is checked before anything is built.
+CHOICES = {
+    "MODEL.LDMSEG.ID_ASSIGNMENT": ("random", "matched"),
+    "MODEL.LDMSEG.DIFFUSION.PREDICTION_TYPE": ("epsilon", "sample", "v_prediction"),
+    "MODEL.LDMSEG.DIFFUSION.LOSS_WEIGHTING": ("min_snr", "uniform"),
+    "MODEL.LDMSEG.SAMPLER.NAME": ("DDIM", "DDPM", "DPMSolver++", "UniPC"),
+    "MODEL.LDMSEG.TASK_MODE": ("separate", "joint"),
+    "MODEL.LDMSEG.CLASSIFIER": ("none", "semantic_task", "mask_pooling"),
+}
+
 
 def add_model_config(cfg: CN) -> None:
     """Add the keys of ``MODEL.LDMSEG``, in place."""
@@ -72,9 +82,6 @@ def _add_autoencoder_config(m: CN) -> None:
     # Points per picture, chosen by uncertainty as in PointRend (arXiv 1912.08193): the most
     # uncertain of three times as many, and a quarter at random. 0: the losses see every pixel.
     ae.LOSS.NUM_POINTS = 12544
-    # Train on random square crops of this many pixels (a multiple of DOWNSAMPLE_FACTOR): the
-    # logits of 2^NUM_BITS ids dominate the cost. 0: whole pictures.
-    ae.LOSS.CROP_SIZE = 0
 
 
 def _add_diffusion_config(m: CN) -> None:
@@ -109,10 +116,8 @@ def _add_network_config(m: CN) -> None:
     # Empty: random weights, sizes below; a trained checkpoint loads into that as well, where the
     # sizes are the same.
     u.PRETRAINED = ""
-    # "removed" (the paper, for one task), or "kept": it attends to learnt tokens of the task, which
-    # several tasks with TASK_MODE "separate" need.
-    u.CROSS_ATTENTION = "removed"
-    # Channels of the tokens for kept cross-attention; PRETRAINED has its own.
+    # Channels of the learnt tokens of several "separate" tasks, which the UNet's cross-attention
+    # reads; PRETRAINED has its own. For one task the cross-attention is removed (the paper).
     u.CROSS_ATTENTION_DIM = 768
     # Add a learnt vector of the task to the timestep's embedding as well: small UNets have
     # cross-attention only at their lowest resolution, but read the timestep everywhere.

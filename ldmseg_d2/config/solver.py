@@ -5,15 +5,14 @@ from detectron2.config import CfgNode as CN
 
 def add_solver_config(cfg: CN) -> None:
     """Add the keys of SOLVER, MODEL.EMA, TEST and SEED, in place."""
-    # "ADAMW" is the only optimizer; BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS,
-    # MAX_ITER, IMS_PER_BATCH, WARMUP_ITERS and WARMUP_FACTOR keep Detectron2's meaning.
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    # The batch for which BASE_LR and the numbers of iterations were chosen. Where IMS_PER_BATCH
-    # differs, BASE_LR is multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and MAX_ITER, WARMUP_ITERS,
-    # STEPS, CHECKPOINT_PERIOD and TEST.EVAL_PERIOD are divided by it. 0: nothing is scaled.
-    # Detectron2's REFERENCE_WORLD_SIZE scales the same with the number of processes, and
-    # IMS_PER_BATCH as well; both together are scaled one after the other.
-    cfg.SOLVER.REFERENCE_BATCH = 0
+    # The optimizer is AdamW. BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, MAX_ITER,
+    # IMS_PER_BATCH, WARMUP_ITERS, WARMUP_FACTOR and REFERENCE_WORLD_SIZE keep Detectron2's meaning.
+    cfg.SOLVER.BASE_LR = 1e-4
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
+    # AdamW's (beta1, beta2).
+    cfg.SOLVER.BETAS = (0.9, 0.999)
     # Micro-batches of one optimizer step: IMS_PER_BATCH, a multiple of processes x
     # ACCUMULATION_STEPS, is the batch of the whole step, and memory is needed for a micro-batch.
     # The gradient is that of the whole batch where losses are means over samples; with
@@ -22,12 +21,6 @@ def add_solver_config(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Divide AdamW's state among the processes (torch's ZeroRedundancyOptimizer).
     cfg.SOLVER.ZERO = False
-    # AdamW's (beta1, beta2).
-    cfg.SOLVER.BETAS = (0.9, 0.999)
-    cfg.SOLVER.BASE_LR = 1e-4
-    cfg.SOLVER.WEIGHT_DECAY = 0.05
-    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
     # Learning-rate multiplier of the image encoder's parameters, where it is trained.
     cfg.SOLVER.IMAGE_ENCODER_MULTIPLIER = 1.0
     # Layer-wise decay of it, for encoders that tell their layers (DINOv2): the rate of block i of n
@@ -45,22 +38,15 @@ def add_solver_config(cfg: CN) -> None:
     # Mixed precision where AMP.ENABLED: "bfloat16" or "float16" (CUDA only; with loss scaling).
     cfg.SOLVER.AMP.PRECISION = "bfloat16"
 
-    # Exponential moving average of the weights, in float32: saved, resumed, used for evaluation.
+    # Exponential moving average of the weights, in float32: saved, resumed, and what is evaluated.
     cfg.MODEL.EMA = CN()
     cfg.MODEL.EMA.ENABLED = True
+    # Weight of the past in each update, in [0, 1); the first updates weigh the past less.
     cfg.MODEL.EMA.DECAY = 0.9999
-    # Evaluation evaluates the averaged weights where they exist.
-    cfg.MODEL.EMA.EVALUATE = True
 
     # Pictures a process evaluates at once. Results do not depend on it.
     cfg.TEST.IMS_PER_BATCH = 1
     # Evaluate only the first N pictures of a data set; 0: all.
     cfg.TEST.MAX_IMAGES = 0
-    # How a predicted depth is aligned to each picture's truth before it is measured: "none",
-    # "median" or "scale_and_shift" (least squares). Empty: "none" for metric, "scale_and_shift" for
-    # relative depth.
-    cfg.TEST.DEPTH_ALIGNMENT = ""
-    # Depths of the truth that are measured, metres; a far end of 0: no limit.
-    cfg.TEST.DEPTH_RANGE = (1e-3, 0.0)
     # Seed of initialisation, data order and noise. Detectron2's -1 (none) breaks exact resume.
     cfg.SEED = 0

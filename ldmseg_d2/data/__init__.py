@@ -3,12 +3,10 @@
 Importing this package registers its data sets under DETECTRON2_DATASETS.
 """
 
-from . import baseline_mapper as _  # noqa: F401  registers mappers
-from .build import build_test_loader, build_train_loader
-from .dataset_dicts import dataset_dicts_with_depth, load_dataset_dicts
+from .dataset_dicts import attach_depth, dataset_dicts_with_depth, load_dataset_dicts
 from .dataset_mapper import DATASET_MAPPER_REGISTRY, PanopticDatasetMapper, build_dataset_mapper
 from .datasets import datasets_root, register_all
-from .depth import attach_depth
+from .loaders import build_test_loader, build_train_loader
 from .sampler import ResumableTrainingSampler
 
 __all__ = [

@@ -3,20 +3,15 @@
 import numpy as np
 from detectron2.data import transforms as T
 
-__all__ = ["ResizeLongestSide", "build_augmentations"]
-
 RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
 FLIPS = ("horizontal", "vertical", "none")
 
 
 class ResizeLongestSide(T.Augmentation):
-    """Resizes so that the longer side becomes `size` times a random scale, keeping the aspect.
+    """Resizes so that the longer side becomes `size` pixels times a random scale.
 
     `T.ResizeScale` does the same, but rounds the shorter side of a long, thin picture to 0 pixels.
-
-    Args:
-        size: pixels of the longer side at scale 1.
-        scale_range: the scale is drawn uniformly from it; (1, 1) draws no random number.
+    The scale is drawn uniformly from `scale_range`; (1, 1) draws no random number.
     """
 
     def __init__(self, size: int, scale_range: tuple[float, float] = (1.0, 1.0)):
@@ -49,9 +44,6 @@ def build_augmentations(
         random_flip: "horizontal", "vertical" or "none"; never at test.
         is_train: False leaves out whatever is random.
         train_size: side of the crops of "large_scale_jitter", pixels; 0: image_size.
-
-    Raises:
-        ValueError: for any other `resize` or `random_flip`, or crops that nothing makes.
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")

@@ -14,9 +14,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils.registry import Registry
 
-from .augmentations import build_augmentations
-from .decoded_cache import DecodedCache
-from .panoptic_annotations import (
+from .annotations import (
     index_segments,
     join_bytes,
     keep_segments,
@@ -25,12 +23,7 @@ from .panoptic_annotations import (
     read_photo,
     split_bytes,
 )
-
-__all__ = [
-    "DATASET_MAPPER_REGISTRY",
-    "PanopticDatasetMapper",
-    "build_dataset_mapper",
-]
+from .augmentations import build_augmentations
 
 logger = logging.getLogger(__name__)
 
@@ -39,18 +32,12 @@ IGNORE_LABEL = 255
 RAW_ANNOTATIONS = ("segments_info", "annotations")
 
 DATASET_MAPPER_REGISTRY = Registry("DATASET_MAPPER")
-DATASET_MAPPER_REGISTRY.__doc__ = """
-Mappers that `cfg.INPUT.DATASET_MAPPER_NAME` may name: called with `(cfg, is_train=bool)`, they
-return a callable from a data set's dict to a model's input dict.
-"""
+DATASET_MAPPER_REGISTRY.__doc__ = """Mappers that `cfg.INPUT.DATASET_MAPPER_NAME` may name: called
+with `(cfg, is_train=bool)`, they give a callable from a data set's dict to a model's input dict."""
 
 
 def build_dataset_mapper(cfg: CfgNode, is_train: bool) -> Any:
-    """Builds the mapper that `cfg.INPUT.DATASET_MAPPER_NAME` names.
-
-    Raises:
-        ValueError: if no such mapper is registered; lists those that are.
-    """
+    """Builds the mapper of `cfg.INPUT.DATASET_MAPPER_NAME`; ValueError lists the known ones."""
     name = cfg.INPUT.DATASET_MAPPER_NAME
     if name not in DATASET_MAPPER_REGISTRY:
         known = sorted(key for key, _ in DATASET_MAPPER_REGISTRY)
@@ -81,25 +68,16 @@ class PanopticDatasetMapper:
         image_format: str = "RGB",
         with_annotations: bool,
         min_segment_area: int = 0,
-        cache_gb: float = 0.0,
     ):
-        """
-        Args:
-            augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
-            image_format: order of the photo's channels, "RGB" or "BGR".
-            with_annotations: read annotations as well.
-            min_segment_area: segments with fewer pixels than this after the augmentations become
-                void; 0 or 1: all that are visible are kept.
-            cache_gb: decoded files that are kept in memory, see :class:`DecodedCache`.
-
-        Raises:
-            ValueError: `image_format` is another one, or `cache_gb` negative.
+        """Args:
+        augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
+        image_format: order of the photo's channels, "RGB" or "BGR".
+        with_annotations: read annotations as well.
+        min_segment_area: segments with fewer pixels than this after the augmentations become
+            void; 0 or 1: all that are visible are kept.
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}, allowed are 'RGB' and 'BGR'")
-        if cache_gb < 0:
-            raise ValueError(f"DATALOADER.CACHE_GB must be at least 0 (0: off), got {cache_gb}")
-        self.cache = DecodedCache(int(cache_gb * 1e9))
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.with_annotations = with_annotations
@@ -108,7 +86,7 @@ class PanopticDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP, INPUT.LDMSEG and DATALOADER.CACHE_GB."""
+        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP and INPUT.LDMSEG."""
         options = cfg.INPUT.LDMSEG
         return {
             "augmentations": build_augmentations(
@@ -123,37 +101,28 @@ class PanopticDatasetMapper:
             "with_annotations": is_train or options.ANNOTATIONS_AT_TEST,
             # At test the ground truth stays whole: metrics decide what they leave out.
             "min_segment_area": options.MIN_SEGMENT_AREA if is_train else 0,
-            # An evaluation sees every picture once.
-            "cache_gb": cfg.DATALOADER.CACHE_GB if is_train else 0.0,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """
-        Args:
-            dataset_dict: see the class; it is not changed.
+        """Gives the other keys of `dataset_dict` (it is not changed), and:
 
-        Returns:
-            The other keys of `dataset_dict`, and:
+        * `image`: uint8 (3, h, w), after the augmentations.
+        * `height`, `width`: the photo's own size in pixels.
 
-            * `image`: uint8 (3, h, w), after the augmentations.
-            * `height`, `width`: the photo's own size in pixels.
+        With annotations, at the size of `image`:
 
-            With annotations, at the size of `image`:
+        * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
+          below `min_segment_area`, and what the data set leaves unlabelled.
+        * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
+        * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known: from
+          the semantic PNG, else from the segments. Crowds and small segments keep their class.
+        * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
 
-            * `segment_ids`: int64 (h, w), 0 is void, 1..K without gaps. Void are crowds, segments
-              below `min_segment_area`, and what the data set leaves unlabelled.
-            * `segments_info`: K dicts with `id`, `category_id`, `isthing`, `area` (pixels).
-            * `sem_seg`: int64 (h, w) contiguous classes, 255 ignored, where classes are known: from
-              the semantic PNG, else from the segments. Crowds and small segments keep their class.
-            * `depth`: float32 (h, w), metres, 0 invalid, where the data set has depth.
-
-        Raises:
-            FileNotFoundError: if a file is missing; names it.
-            ValueError: if a file is damaged, sizes differ, or ids and `segments_info` differ.
+        FileNotFoundError names a missing file, ValueError one that is damaged, of another size, or
+        whose ids are not those of `segments_info`.
         """
         record = {k: v for k, v in dataset_dict.items() if k not in RAW_ANNOTATIONS}
-        path = record["file_name"]
-        photo = self.cache(("photo", path), lambda: read_photo(path, self.image_format))
+        photo = read_photo(record["file_name"], self.image_format)
         detection_utils.check_image_size(record, photo)
         aug_input = T.AugInput(photo)
         transforms = self.augmentations(aug_input)
@@ -172,17 +141,10 @@ class PanopticDatasetMapper:
         if "pan_seg_file_name" not in record:
             record["sem_seg"] = self._load_sem_seg(record, transforms)
             return
-        path, known = record["pan_seg_file_name"], dataset_dict.get("segments_info")
-
-        def read() -> tuple[np.ndarray, list[dict[str, Any]]]:
-            id_map = read_id_png(path)
-            _check_size(id_map, record, path)
-            return index_segments(id_map, known, path)
-
-        # Labels follow the list's order, and two data sets may list one PNG's segments differently.
-        order = None if known is None else tuple(s["id"] for s in known)
-        labels, segments = self.cache(("segments", path, order), read)
-        segments = segments if known is None else known
+        path = record["pan_seg_file_name"]
+        id_map = read_id_png(path)
+        _check_size(id_map, record, path)
+        labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
         labels = _transform_labels(labels, len(segments), transforms)
         ids, kept = keep_segments(labels, segments, self.min_segment_area)
         record["segment_ids"] = torch.from_numpy(ids)
@@ -201,13 +163,9 @@ class PanopticDatasetMapper:
                 f"the dataset dict of {record['file_name']} has neither pan_seg_file_name nor "
                 "sem_seg_file_name: training, and cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST, need one"
             )
-
-        def read() -> np.ndarray:
-            classes = read_gray_png(path, "semantic PNG")
-            _check_size(classes, record, path)
-            return classes.astype(np.uint8)
-
-        classes = transforms.apply_segmentation(self.cache(("classes", path), read))
+        classes = read_gray_png(path, "semantic PNG")
+        _check_size(classes, record, path)
+        classes = transforms.apply_segmentation(classes.astype(np.uint8))
         return torch.from_numpy(classes.astype(np.int64))
 
     def _load_depth(self, record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
@@ -217,13 +175,8 @@ class PanopticDatasetMapper:
                 f"the dataset dict of {path} has no depth_scale (the PNG's value per metre); the "
                 "loaders of ldmseg_d2.data take it from the data set's metadata"
             )
-
-        def read() -> np.ndarray:
-            values = read_gray_png(path, "depth PNG")
-            _check_size(values, record, path)
-            return values
-
-        values = self.cache(("depth", path), read)
+        values = read_gray_png(path, "depth PNG")
+        _check_size(values, record, path)
         # Nearest: a mean of a valid and an invalid (0) depth is no depth.
         values = _transform_labels(values, np.iinfo(np.uint16).max, transforms)
         return torch.from_numpy((values / record["depth_scale"]).astype(np.float32))

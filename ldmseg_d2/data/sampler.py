@@ -14,8 +14,6 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-__all__ = ["ResumableTrainingSampler", "sample_seed", "seeded_rng"]
-
 
 class ResumableTrainingSampler(Sampler):
     """An infinite stream of `(position, index)`.
@@ -43,16 +41,12 @@ class ResumableTrainingSampler(Sampler):
         rank: int | None = None,
         world_size: int | None = None,
     ):
-        """
-        Args:
-            size: samples in the data set.
-            seed: of the permutations; at least 0 and the same on every rank.
-            shuffle: False: every epoch is 0..size - 1.
-            start: first position, at no cost however large: iterations done x samples an iteration.
-            rank, world_size: this process among all; from `detectron2.utils.comm` where None.
-
-        Raises:
-            ValueError: if size is not positive, or seed or start negative.
+        """Args:
+        size: samples in the data set.
+        seed: of the permutations; at least 0 and the same on every rank.
+        shuffle: False: every epoch is 0..size - 1.
+        start: first position, at no cost however large: iterations done x samples an iteration.
+        rank, world_size: this process among all; from `detectron2.utils.comm` where None.
         """
         if size <= 0:
             raise ValueError(f"the data set must hold at least one sample, got size {size}")
@@ -80,13 +74,9 @@ class ResumableTrainingSampler(Sampler):
     def shard(self, batch_size: int, worker_id: int, num_workers: int) -> Iterator[tuple[int, int]]:
         """One worker's part of this rank's stream: batches worker_id, worker_id + num_workers, ...
 
-        A DataLoader takes batches from its workers in turn, so that together they give the order
-        of a single process. Detectron2's ToIterableDataset gives the same order, but steps
+        A DataLoader takes batches of `batch_size` from its workers in turn, so that together they
+        give the order of a single process. Detectron2's ToIterableDataset does too, but steps
         through batch_size copies of the whole stream in every worker.
-
-        Args:
-            batch_size: this rank's samples an iteration.
-            worker_id, num_workers: of the DataLoader; 0 and 1 without workers.
         """
         for batch in count(worker_id, num_workers):
             for offset in range(batch * batch_size, (batch + 1) * batch_size):
@@ -104,10 +94,6 @@ def seeded_rng(seed: int, position: int) -> Iterator[None]:
     What is drawn inside depends on (seed, position) alone: not on workers, processes or resuming.
     Detectron2's augmentations draw from numpy's global generator, hence the global seeding; the
     restoring keeps the model's own draws apart where samples are mapped in the main process.
-
-    Args:
-        seed: of the run, at least 0.
-        position: of the sample in the run, see `ResumableTrainingSampler`.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     mixed = _mix(seed, position)
@@ -124,16 +110,9 @@ def seeded_rng(seed: int, position: int) -> Iterator[None]:
 
 
 def sample_seed(seed: int, position: int) -> int:
-    """The seed of what a model draws for the sample at a position (its noise, its ids).
+    """The seed (63 bits) of what a model draws for the sample at a position: its noise, its ids.
 
     Another one than that of the sample's augmentation, see `seeded_rng`.
-
-    Args:
-        seed: of the run, at least 0.
-        position: of the sample in the run, see `ResumableTrainingSampler`.
-
-    Returns:
-        A number of 63 bits.
     """
     return _mix(seed, position, 1)
 

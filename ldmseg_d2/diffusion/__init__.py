@@ -2,7 +2,13 @@
 
 from .loss import DiffusionLoss, diffusion_loss
 from .randomness import SampleRandomness
-from .sampling import image_generator, initial_noise, predict_from_noise, sample_latents
+from .sampling import (
+    image_generator,
+    initial_noise,
+    predict_from_noise,
+    sample_latents,
+    spread_steps,
+)
 from .schedule import (
     add_noise,
     build_scheduler,
@@ -23,5 +29,6 @@ __all__ = [
     "predicted_x0",
     "prediction_target",
     "sample_latents",
+    "spread_steps",
     "timestep_loss_weights",
 ]

@@ -123,3 +123,9 @@ def sample_latents(
 
     # 6. The result is the prediction, not the slightly noisy x_{t_1}.
     return x0
+
+
+def spread_steps(steps: list[tuple[int, Tensor]], wanted: int) -> list[tuple[int, Tensor]]:
+    """At most ``wanted`` of the steps, evenly spread, the last one among them."""
+    indices = torch.linspace(len(steps) - 1, 0, min(wanted, len(steps))).round().long()
+    return [steps[i] for i in sorted(set(indices.tolist()))]

@@ -37,7 +37,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         model: nn.Module,
         save_dir: str = "",
         *,
-        prefer_ema: bool = True,
         save_to_disk: bool | None = None,
         before_save: Callable[[], None] | None = None,
         **checkpointables: Any,
@@ -46,14 +45,12 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         Args:
             model: wrapped in DistributedDataParallel or not.
             save_dir: a local folder.
-            prefer_ema: where only weights are loaded (no checkpointables), take the averaged ones
-                if the checkpoint has them.
             save_to_disk: None: in the main process only.
             before_save: called by :meth:`save` in every process, also those that do not write.
-            checkpointables: objects with ``state_dict`` and ``load_state_dict``.
+            checkpointables: objects with ``state_dict`` and ``load_state_dict``. Where there are
+                none, only weights are loaded: the averaged ones if the file has them.
         """
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.prefer_ema = prefer_ema
         self.is_strict = hasattr(self.model, "frozen_prefixes")
         self.frozen_prefixes = tuple(getattr(self.model, "frozen_prefixes", ()))
         self.before_save = before_save
@@ -78,26 +75,21 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         if not self.save_to_disk:
             return
         data = {"model": without_prefixes(self.model.state_dict(), self.frozen_prefixes)}
-        for key, checkpointable in self.checkpointables.items():
-            data[key] = checkpointable.state_dict()
-        data.update(kwargs)
-        basename = f"{name}.pth"
-        path = os.path.join(self.save_dir, basename)
+        data |= {key: value.state_dict() for key, value in self.checkpointables.items()} | kwargs
+        path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         os.makedirs(self.save_dir, exist_ok=True)
-        temporary = f"{path}.tmp"
-        with open(temporary, "wb") as file:
+        with open(f"{path}.tmp", "wb") as file:
             torch.save(to_plain(data), file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        self.tag_last_checkpoint(basename)
+        os.replace(f"{path}.tmp", path)
+        self.tag_last_checkpoint(f"{name}.pth")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``, in one step."""
         path = os.path.join(self.save_dir, "last_checkpoint")
-        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-            file.write(last_filename_basename)
+        Path(f"{path}.tmp").write_text(last_filename_basename, encoding="utf-8")
         os.replace(f"{path}.tmp", path)
 
     def has_checkpoint(self) -> bool:
@@ -179,7 +171,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self.logger.info("No weights to load: the model keeps its initial ones.")
             return {}
         names = list(self.checkpointables) if checkpointables is None else checkpointables
-        self._takes_ema = self.prefer_ema and not names
+        self._takes_ema = not names
         if not self.is_strict and not path.endswith(".safetensors"):
             return self._load_as_detectron2(path, names)
         self.logger.info("Loading %s ...", path)
@@ -187,13 +179,10 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         if self.is_strict:
             state = select_weights(checkpoint, source=path, prefer_ema=self._takes_ema)
             load_into(self.model, state, source=path, ignore_missing=self.frozen_prefixes)
-            if self._takes_ema and "ema" in checkpoint:
-                self.logger.info("These are the averaged weights (EMA).")
         else:
             self._log_incompatible_keys(self._load_model(checkpoint))
         for name in names:
             if name in checkpoint:
-                self.logger.info("Loading %s from %s ...", name, path)
                 self.checkpointables[name].load_state_dict(checkpoint[name])
             else:
                 self.logger.warning("%s has no %r: it starts anew.", path, name)
@@ -227,7 +216,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         """Detectron2's loose loading, of the averaged weights where they are wanted."""
         if self._takes_ema and "ema" in checkpoint:
-            self.logger.info("These are the averaged weights (EMA).")
             checkpoint["model"] = dict(select_weights(checkpoint, source="the checkpoint"))
         return super()._load_model(checkpoint)
 
@@ -239,9 +227,7 @@ def _iteration(name: str, default: float | None = None) -> float | None:
 
 
 def to_plain(value: Any) -> Any:
-    """Turn numpy's numbers and arrays into Python's and torch's, at any depth.
-
-    ``torch.load(weights_only=True)`` refuses numpy's.
+    """Numpy's numbers and arrays as Python's and torch's, which ``weights_only=True`` reads.
 
     Example:
         >>> to_plain({"lr": np.float64(0.5), "betas": (np.float32(0.5), 1)})

@@ -1,7 +1,7 @@
 """A model from a config, and pictures of what it makes of photos."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,24 +11,19 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from ldmseg_d2.data import build_dataset_mapper
-from ldmseg_d2.data.panoptic_annotations import read_id_png, read_photo
+from ldmseg_d2.data.annotations import read_id_png, read_photo
 from ldmseg_d2.evaluation import WITHOUT_SEGMENTS, predicts_classes
-from ldmseg_d2.evaluation.depth import load_depth
-from ldmseg_d2.evaluation.semantic import has_semantic_truth, load_semantic_truth
-from ldmseg_d2.meta_arch.tasks.depth import build_depth_normalization
+from ldmseg_d2.evaluation.depth_evaluator import load_depth
+from ldmseg_d2.evaluation.semantic_evaluator import has_semantic_truth, load_semantic_truth
+from ldmseg_d2.meta_arch.tasks import build_depth_normalization
 from ldmseg_d2.visualization import (
     Style,
-    class_colors,
-    class_map,
-    denoising_strip,
     draw_annotations,
-    draw_legend,
     draw_outputs,
     draw_panoptic,
     enlarge,
     fit,
     grid,
-    output_segments,
 )
 
 from .checkpointer import LDMSegCheckpointer
@@ -49,12 +44,16 @@ class Sheet(NamedTuple):
 
     rows: list[list[np.ndarray]]
     titles: list[list[str]]
-    strip: np.ndarray | None = None
+    strip: np.ndarray | None = None  # of the steps
 
     def picture(self) -> np.ndarray:
         """All of it as one (H, W, 3) uint8 picture."""
-        picture = grid(self.rows, self.titles)
-        return picture if self.strip is None else grid([[picture], [self.strip]], pad=0)
+        parts = [grid(self.rows, self.titles), *([] if self.strip is None else [self.strip])]
+        width = max(part.shape[1] for part in parts)
+        padding = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
+        return np.concatenate(
+            [np.pad(part, pad, constant_values=255) for part, pad in zip(parts, padding)]
+        )
 
 
 class Demo:
@@ -66,36 +65,42 @@ class Demo:
         *,
         dataset: str | None = None,
         steps: bool = False,
-        tasks: Sequence[str] = (),
     ) -> None:
         """
         Args:
             cfg: of a model that takes photos.
             dataset: a registered data set whose metadata names and colours the classes.
             steps: ask the model for its intermediate predictions.
-            tasks: of LDMSeg's, only these; empty: all that it has.
 
         Raises:
-            ValueError: the model reads no photos, or lacks a task.
+            ValueError: the model makes no segments of a photo.
         """
-        self.is_ldmseg = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
-        _check(cfg, tasks)
+        name = cfg.MODEL.META_ARCHITECTURE
+        if name in WITHOUT_SEGMENTS:
+            raise ValueError(
+                f"the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), not {name}, "
+                "which is trained before it and makes no segments of a photo"
+            )
         self.mapper = build_dataset_mapper(cfg, is_train=False)
         self.model = build_model(cfg).eval()
         if not cfg.MODEL.WEIGHTS:
             logger.warning("MODEL.WEIGHTS is empty: the model has random weights")
-        LDMSegCheckpointer(self.model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(cfg.MODEL.WEIGHTS)
-        self.steps, self.tasks = steps, list(tasks)
-        metadata = MetadataCatalog.get(dataset) if dataset is not None else None
-        self.style = Style(depth=build_depth_normalization(cfg) if self.is_ldmseg else None)
-        if metadata is not None:
+        LDMSegCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
+        self.segments_have_classes = predicts_classes(cfg)
+        self.steps = steps
+        self.style = Style()
+        if name == "LDMSeg":
+            depth = build_depth_normalization(cfg)
+            relative = (0.0, 1.0) if depth.kind == "relative" else None
+            self.style = Style(depth_range=relative, log_depth=depth.scale == "log")
+        if dataset is not None:
+            metadata = MetadataCatalog.get(dataset)
             # Detectors' data sets have no stuff.
             kind = "stuff" if "stuff_classes" in metadata.as_dict() else "thing"
             self.style = self.style._replace(
                 class_names=metadata.get(f"{kind}_classes", None),
                 class_colors=metadata.get(f"{kind}_colors", None),
             )
-        self.segments_have_classes = predicts_classes(cfg)
 
     def load(self, record: dict[str, Any]) -> dict[str, Any]:
         """Read what belongs to one photo.
@@ -110,11 +115,6 @@ class Demo:
         Raises:
             FileNotFoundError, ValueError: if a file is missing or damaged.
         """
-        inputs = self.mapper(record)
-        if self.steps:
-            inputs["return_steps"] = NUM_STEPS
-        if self.tasks:
-            inputs["tasks"] = self.tasks
         truth: dict[str, Any] = {}
         if "pan_seg_file_name" in record:
             truth["segment_ids"] = read_id_png(record["pan_seg_file_name"])
@@ -123,6 +123,9 @@ class Demo:
             truth["sem_seg"] = load_semantic_truth(record, 255)
         if "depth_file_name" in record:
             truth["depth"] = load_depth(record)
+        inputs = self.mapper(record)
+        if self.steps:
+            inputs["return_steps"] = NUM_STEPS
         return {"inputs": inputs, "photo": read_photo(record["file_name"]), "truth": truth}
 
     @torch.no_grad()
@@ -130,8 +133,7 @@ class Demo:
         """Run the model on one photo; see :meth:`load` for the arguments.
 
         Returns:
-            Photo and results in one row. The ground truth of those results stands between the two
-            where there is but one, else in a row of its own below, with the colours of the classes.
+            Photo and results in one row, their ground truth, where there is any, below.
 
         Raises:
             DemoError: if the model gives nothing to draw, or no steps.
@@ -149,43 +151,17 @@ class Demo:
                 "instances, sem_seg and depth"
             )
         truths = draw_annotations(photo, truth, style)
-        # As wide as the panels above it, where these are many.
-        width = (1 + len(results)) * max(MIN_SIDE, photo.shape[1] * style.scale)
-        side = MIN_SIDE if len(results) < 3 else min(MIN_SIDE, width // NUM_STEPS - 2)
-        strip = self._strip(photo, output, truth, style.scale, side) if self.steps else None
-        titles = {name: name if len(results) > 1 else "result" for name in results}
-        segments = output_segments(output)
-        if segments is not None:
-            titles["panoptic"] += f", {len(torch.unique(segments[0][segments[0] > 0]))} segments"
         picture = enlarge(photo, style.scale)
-        shared = [name for name in results if name in truths]
-        if len(results) == 1:
-            panels = [picture, *(truths[name] for name in shared), *results.values()]
-            names = ["photo", *("ground truth" for _ in shared), *titles.values()]
-            return Sheet([panels], [names], strip)
-        rows = [[picture, *results.values()]]
-        names = [["photo", *titles.values()]]
-        if shared:
+        rows, titles = [[picture, *results.values()]], [["photo", *results]]
+        if any(kind in truths for kind in results):
             blank = np.full_like(picture, 255)
-            legend = self._legend(output, truth, picture.shape[:2])
-            rows.append([legend, *(truths.get(name, blank) for name in results)])
-            names.append(["", *(f"true {name}" if name in truths else "" for name in results)])
-        return Sheet(rows, names, strip)
-
-    def _legend(
-        self, output: Mapping[str, Any], truth: Mapping[str, Any], shape: tuple[int, int]
-    ) -> np.ndarray:
-        """The classes that occur, with their colours; white where there are none: shape x 3."""
-        maps = [class_map(m["sem_seg"]) for m in (output, truth) if m.get("sem_seg") is not None]
-        names = self.style.class_names or ()
-        found = sorted({int(k) for one in maps for k in np.unique(one)} & set(range(len(names))))
-        colors = class_colors(len(names), self.style.class_colors)
-        return draw_legend(
-            [names[k] for k in found], [colors[k] for k in found], height=shape[0], width=shape[1]
-        )
+            rows.append([blank, *(truths.get(kind, blank) for kind in results)])
+            titles.append(["", *(f"true {kind}" if kind in truths else "" for kind in results)])
+        strip = self._strip(photo, output, truth, style.scale) if self.steps else None
+        return Sheet(rows, titles, strip)
 
     def _strip(
-        self, photo: np.ndarray, output: dict, truth: Mapping[str, Any], scale: int, side: int
+        self, photo: np.ndarray, output: dict, truth: Mapping[str, Any], scale: int
     ) -> np.ndarray:
         if "steps" not in output:
             raise DemoError(
@@ -194,24 +170,7 @@ class Demo:
             )
         # Every step in the colours of the result, which are the truth's where there is one.
         like = truth.get("segment_ids", output["panoptic_seg"][0])
-        frames, timesteps = [], []
-        for step in output["steps"]:
-            frame = draw_panoptic(photo, step["panoptic_seg"][0], scale=scale, like=like)
-            frames.append(fit(frame, side))
-            timesteps.append(step["timestep"])
-        return denoising_strip(frames, timesteps)
-
-
-def _check(cfg: CfgNode, tasks: Sequence[str]) -> None:
-    """Refuse what cannot work, before anything is built."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name in WITHOUT_SEGMENTS:
-        raise ValueError(
-            f"the demo needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), not {name}, which "
-            "is trained before it and makes no segments of a photo"
-        )
-    known = list(cfg.MODEL.LDMSEG.TASKS) if name == "LDMSeg" else []
-    unknown = [task for task in tasks if task not in known]
-    if unknown:
-        has = f"the tasks {', '.join(known)} (MODEL.LDMSEG.TASKS)" if known else "no tasks"
-        raise ValueError(f"--tasks {' '.join(unknown)}: the model, {name}, has {has}")
+        maps = [step["panoptic_seg"][0] for step in output["steps"]]
+        frames = [draw_panoptic(photo, one, scale=scale, like=like) for one in maps]
+        titles = [f"t = {step['timestep']}" for step in output["steps"]]
+        return grid([[fit(frame, MIN_SIDE) for frame in frames]], [titles])

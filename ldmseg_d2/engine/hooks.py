@@ -15,13 +15,15 @@ from ldmseg_d2.visualization import (
     draw_annotations,
     draw_outputs,
     enlarge,
-    side_by_side,
+    grid,
 )
 
 logger = logging.getLogger(__name__)
 
 # Pixels: smaller pictures are enlarged by a whole factor.
 MIN_DRAWN_SIDE = 256
+# Pictures from the front of a batch.
+MAX_DRAWN = 4
 
 
 class SyncBuffersHook(HookBase):
@@ -42,14 +44,8 @@ class SyncBuffersHook(HookBase):
         ]
 
     def after_step(self) -> None:
-        if not self._buffers:
-            return
-        # One message for all of them: they are small.
-        flat = torch.cat([buffer.flatten() for buffer in self._buffers])
-        dist.broadcast(flat, src=0)
-        parts = flat.split([buffer.numel() for buffer in self._buffers])
-        for buffer, values in zip(self._buffers, parts):
-            buffer.copy_(values.view_as(buffer))
+        for buffer in self._buffers:
+            dist.broadcast(buffer, src=0)
 
 
 class EMAHook(HookBase):
@@ -87,10 +83,6 @@ class WriterHook(hooks.PeriodicWriter):
     """
 
     def __init__(self, period: int = 20) -> None:
-        """
-        Args:
-            period: iterations between writing.
-        """
         super().__init__([], period)
 
     def before_train(self) -> None:
@@ -107,14 +99,9 @@ class WriterHook(hooks.PeriodicWriter):
 class VisualizationHook(HookBase):
     """Puts pictures of the current batch into the event storage, see :func:`draw_sample`."""
 
-    def __init__(self, period: int, *, max_images: int = 4) -> None:
-        """
-        Args:
-            period: iterations between pictures; 0: none.
-            max_images: from the front of the batch.
-        """
+    def __init__(self, period: int) -> None:
+        """``period``: iterations between pictures; 0: none."""
         self._period = period
-        self._max_images = max_images
 
     def after_step(self) -> None:
         if self._period <= 0 or (self.trainer.iter + 1) % self._period != 0:
@@ -128,7 +115,7 @@ class VisualizationHook(HookBase):
 
     def _put_images(self) -> None:
         inputs = []
-        for sample in self.trainer.batch[: self._max_images]:
+        for sample in self.trainer.batch[:MAX_DRAWN]:
             height, width = sample["image"].shape[-2:]
             # The truth has the size of the photo after augmentation: the prediction shall, too.
             inputs.append({**sample, "height": height, "width": width})
@@ -149,13 +136,11 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
     """Draw a photo beside its ground truth and its predictions, as far as they exist.
 
     Args:
-        sample: ``image`` (uint8 CHW, RGB) and perhaps ``segment_ids``, ``segments_info``,
-            ``sem_seg`` and ``depth``, see :func:`ldmseg_d2.visualization.draw_annotations`.
-        output: perhaps ``panoptic_seg``, ``sem_seg`` and ``depth``.
+        sample: ``image`` (uint8 CHW, RGB) and annotations, see :func:`draw_annotations`.
+        output: of the model, see :func:`draw_outputs`.
 
     Returns:
-        uint8 RGB, small pictures enlarged: the photo and pairs of ground truth and prediction of
-        segments, classes and depth.
+        uint8 RGB: the photo, then truth and prediction of segments, classes and depth.
     """
     image = sample["image"].permute(1, 2, 0).cpu().numpy()
     # Pictures of 64 px are too small to look at.
@@ -163,11 +148,10 @@ def draw_sample(sample: dict, output: dict) -> np.ndarray:
     truths = draw_annotations(image, sample, style)
     predictions = draw_outputs(image, output, style, sample)
     panels = {"photo": enlarge(image, style.scale)}
-    several = len(predictions) > 1
     for kind in PANELS:
         # Of what the model does not give, segments alone are shown: they are the usual subject.
         if kind in truths and (kind in predictions or (kind == "panoptic" and not predictions)):
-            panels[f"true {kind}" if several else "ground truth"] = truths[kind]
+            panels[f"true {kind}"] = truths[kind]
         if kind in predictions:
-            panels[kind if several else "prediction"] = predictions[kind]
-    return side_by_side(list(panels.values()), list(panels))
+            panels[kind] = predictions[kind]
+    return grid([list(panels.values())], [list(panels)])

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from detectron2.modeling import build_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ldmseg_d2.meta_arch.build import build_denoiser, build_mask_autoencoder
-from ldmseg_d2.meta_arch.condition import build_condition_encoder
 from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
 
-from .config import load_config
+from .config_reader import load_config
 
 DEFAULT_CONFIG = "configs/coco/ldmseg_official.yaml"
 # Part of a published file -> prefix of its keys in our models.
@@ -98,17 +97,18 @@ def convert_official_weights(
         raise ValueError(f"The output must end in .safetensors, got {str(output)!r}.")
     content = read_parts(source)
     prefixes = choose_format(content, source)
-    networks = build_networks(config_file, opts, list(prefixes))
+    model = build_on_meta(config_file, opts)
     weights: dict[str, Tensor] = {}
     parts, problems = [], []
     for name, prefix in prefixes.items():
+        network = network_of(model, prefix)
         state, not_used = our_names(name, content[name])
         if skip_unknown:
-            known = networks[name].state_dict()
+            known = network.state_dict()
             not_used += [key for key in state if key not in known]
             state = {key: value for key, value in state.items() if key in known}
         try:
-            check_fits(networks[name], state, source=f"{source}, part {name}")
+            check_fits(network, state, source=f"{source}, part {name}")
         except ValueError as error:
             problems.append(str(error))
         # Copies, since safetensors refuses tensors that share memory.
@@ -124,16 +124,15 @@ def convert_official_weights(
 
 
 def read_parts(path: str) -> dict[str, Any]:
-    """The entries of a published file, without ``module.`` in their names.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged; NeedsPickleError: it says what the file holds and what to do.
-    """
+    """The entries of a published file, without ``module.``; NeedsPickleError says what to do."""
     try:
         checkpoint = read_checkpoint(path)
     except NeedsPickleError as error:
-        names = ", ".join(unsafe_names(path)) or "Python objects"
+        try:
+            unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except Exception:  # another kind of file, or torch's older format
+            unsafe = []
+        names = ", ".join(unsafe) or "Python objects"
         parts = (*AUTOENCODER_PARTS, *DIFFUSION_PARTS)
         raise NeedsPickleError(PICKLE_HELP.format(path=path, names=names, parts=parts)) from error
     # read_checkpoint puts files that are no training checkpoints under "model".
@@ -142,20 +141,8 @@ def read_parts(path: str) -> dict[str, Any]:
     return {str(key).removeprefix("module."): value for key, value in entries.items()}
 
 
-def unsafe_names(path: str) -> list[str]:
-    """Names of what the pickle in a torch file would import; empty where that cannot be told."""
-    try:
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # another kind of file, or torch's older format
-        return []
-
-
 def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
-    """Which parts the file has: AUTOENCODER_PARTS or DIFFUSION_PARTS.
-
-    Raises:
-        ValueError: parts are missing, or are no state dicts.
-    """
+    """AUTOENCODER_PARTS or DIFFUSION_PARTS; ValueError where parts are missing."""
     known = [name for name in (*AUTOENCODER_PARTS, *DIFFUSION_PARTS) if name in content]
     prefixes = AUTOENCODER_PARTS if known == list(AUTOENCODER_PARTS) else DIFFUSION_PARTS
     missing = [name for name in prefixes if name not in content]
@@ -172,49 +159,30 @@ def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
     return prefixes
 
 
-def build_networks(
-    config_file: str, opts: Sequence[str], names: Sequence[str]
-) -> dict[str, nn.Module]:
-    """The configured network for each part, on the meta device: names and shapes, no memory.
-
-    Args:
-        config_file, opts: see :func:`convert_official_weights`.
-        names: parts of a published file.
-
-    Raises:
-        ValueError: the config's image encoder is no AutoencoderKL.
-    """
+def build_on_meta(config_file: str, opts: Sequence[str]) -> nn.Module:
+    """The configured model on the meta device: names and shapes, no memory."""
     cfg = load_config(config_file, opts, freeze=False)
-    # Only the shapes matter here.
+    cfg.MODEL.DEVICE = "meta"
+    cfg.MODEL.WEIGHTS = cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = ""
     cfg.MODEL.LDMSEG.DENOISER.COMPILE = False
-    networks: dict[str, nn.Module] = {}
     with torch.device("meta"):
-        for name in names:
-            if name == "unet":
-                networks[name] = build_denoiser(cfg).unet
-            elif name == "vae_image":
-                encoder = build_condition_encoder(cfg)
-                if not hasattr(encoder, "vae"):
-                    raise ValueError(
-                        "MODEL.LDMSEG.IMAGE_ENCODER.NAME must be 'VAEImageEncoder' for the "
-                        f"published vae_image, but is {cfg.MODEL.LDMSEG.IMAGE_ENCODER.NAME!r}"
-                    )
-                networks[name] = encoder.vae
-            else:
-                networks[name] = build_mask_autoencoder(cfg)
-    return networks
+        return build_model(cfg)
+
+
+def network_of(model: nn.Module, prefix: str) -> nn.Module:
+    """The part of a model under a prefix of its state dict."""
+    try:
+        return model.get_submodule(prefix[:-1])
+    except AttributeError as error:
+        raise ValueError(
+            f"The config's model has no {prefix[:-1]}: the published vae_image needs "
+            "MODEL.LDMSEG.IMAGE_ENCODER.NAME 'VAEImageEncoder', the unet MODEL.META_ARCHITECTURE "
+            "'LDMSeg'."
+        ) from error
 
 
 def our_names(part: str, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Keys of one published state dict as our networks call them.
-
-    Args:
-        part: name of the part.
-        state: its keys, with or without ``module.``.
-
-    Returns:
-        The state dict, and the keys that are left out: the decoder of ``vae_image``.
-    """
+    """One published state dict as our network calls its keys, and the keys that are left out."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if part != "vae_image":
         return state, []

@@ -1,18 +1,21 @@
 """AdamW with parameter groups, and the learning-rate schedules."""
 
+import inspect
 import logging
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
-from detectron2.solver.build import maybe_add_gradient_clipping, reduce_param_groups
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
 from fvcore.common.param_scheduler import (
     CompositeParamScheduler,
     LinearParamScheduler,
     ParamScheduler,
 )
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +30,6 @@ LR_SCHEDULERS = (
 FULL_MODEL = "full_model"
 CLIP_TYPES = (FULL_MODEL, "norm", "value")
 IMAGE_ENCODER = "image_encoder."
-NORM_LAYERS = (
-    nn.modules.batchnorm._NormBase,  # batch and instance norm
-    nn.GroupNorm,
-    nn.LayerNorm,
-)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -43,30 +41,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
     Returns:
         AdamW whose groups differ in ``lr`` and ``weight_decay``; it clips in ``step`` where
-        ``CLIP_GRADIENTS.CLIP_TYPE`` is one of Detectron2's per-parameter kinds.
+        ``CLIP_GRADIENTS.CLIP_TYPE`` is one of Detectron2's per-parameter kinds. With
+        ``SOLVER.ZERO`` its state is divided among the processes.
 
     Raises:
-        ValueError: nothing is trainable, or an optimizer or a kind of clipping is unknown.
+        ValueError: nothing is trainable, or the image encoder cannot have a layer-wise decay.
     """
     solver = cfg.SOLVER
-    if solver.OPTIMIZER != "ADAMW":
-        raise ValueError(f"SOLVER.OPTIMIZER {solver.OPTIMIZER!r} is unknown: it must be 'ADAMW'.")
-    clipping = solver.CLIP_GRADIENTS
-    if clipping.ENABLED and clipping.CLIP_TYPE not in CLIP_TYPES:
-        raise ValueError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE {clipping.CLIP_TYPE!r} is unknown: it must be one "
-            f"of {', '.join(CLIP_TYPES)}."
-        )
-    groups = parameter_groups(
-        model,
-        lr=solver.BASE_LR,
-        weight_decay=solver.WEIGHT_DECAY,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        image_encoder_multiplier=solver.IMAGE_ENCODER_MULTIPLIER,
-        image_encoder_layer_decay=solver.IMAGE_ENCODER_LAYER_DECAY,
-    )
+    groups = parameter_groups(cfg, model)
     if not groups:
         raise ValueError(
             f"{type(model).__name__} has no trainable parameter: all are frozen. "
@@ -84,73 +66,52 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay=solver.WEIGHT_DECAY,
         fused=True if fused else None,
     )
-    if clipping.CLIP_TYPE == FULL_MODEL:
-        return optimizer
-    return maybe_add_gradient_clipping(cfg, optimizer)
+    if solver.CLIP_GRADIENTS.CLIP_TYPE != FULL_MODEL:
+        optimizer = maybe_add_gradient_clipping(cfg, optimizer)
+    return _divide_state(optimizer) if solver.ZERO and comm.get_world_size() > 1 else optimizer
 
 
-def parameter_groups(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    weight_decay_norm: float,
-    weight_decay_bias: float | None,
-    bias_lr_factor: float = 1.0,
-    image_encoder_multiplier: float = 1.0,
-    image_encoder_layer_decay: float = 1.0,
-) -> list[dict]:
-    """Sort the trainable parameters into groups of equal hyper-parameters.
+def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    """Detectron2's parameter groups, with ``SOLVER``'s keys of the image encoder.
 
-    Every parameter of one dimension that is no bias counts as a norm's: so do the scales of norms
-    that torch does not know, and LayerScale's.
-
-    Args:
-        model: parameters without ``requires_grad`` are left out, shared ones come once.
-        lr: learning rate; biases have it times `bias_lr_factor`, parameters whose name starts with
-            ``image_encoder.`` times `image_encoder_multiplier` and :func:`layer_multiplier`.
-        weight_decay: of weights; `weight_decay_norm` of norms; `weight_decay_bias` of biases, also
-            those of norms; None: as weights.
-
-    Returns:
-        Dicts with ``params``, ``lr`` and ``weight_decay``, as torch's optimizers take them.
+    Parameters whose name starts with ``image_encoder.`` have the learning rate times
+    ``IMAGE_ENCODER_MULTIPLIER`` and :func:`layer_multiplier`.
     """
-    groups, seen = [], set()
-    for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or parameter in seen:
-                continue
-            seen.add(parameter)
-            full_name = f"{module_name}.{name}"
-            group = {"params": [parameter], "lr": lr, "weight_decay": weight_decay}
-            if name == "bias" or name.endswith("_bias"):
-                group["lr"] *= bias_lr_factor
-                if weight_decay_bias is not None:
-                    group["weight_decay"] = weight_decay_bias
-            elif isinstance(module, NORM_LAYERS) or parameter.ndim <= 1:
-                group["weight_decay"] = weight_decay_norm
-            if full_name.startswith(IMAGE_ENCODER):
-                name_inside = full_name.removeprefix(IMAGE_ENCODER)
-                group["lr"] *= image_encoder_multiplier * layer_multiplier(
-                    model.image_encoder, name_inside, image_encoder_layer_decay
-                )
-            groups.append(group)
-    return reduce_param_groups(groups)
+    solver, bias = cfg.SOLVER, cfg.SOLVER.WEIGHT_DECAY_BIAS
+
+    def lr_factor(name: str) -> float:
+        if not name.startswith(IMAGE_ENCODER):
+            return 1.0
+        inside = name.removeprefix(IMAGE_ENCODER)
+        decay = solver.IMAGE_ENCODER_LAYER_DECAY
+        return solver.IMAGE_ENCODER_MULTIPLIER * layer_multiplier(
+            model.image_encoder, inside, decay
+        )
+
+    return get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=bias,
+        lr_factor_func=lr_factor,
+        # What Detectron2 takes for weights, but is a norm's scale or a bias: timm's LayerScale and
+        # torch's attention.
+        overrides={
+            "gamma": {"weight_decay": solver.WEIGHT_DECAY_NORM},
+            "in_proj_bias": {} if bias is None else {"weight_decay": bias},
+        },
+    )
 
 
 def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> float:
     """Layer-wise learning-rate decay of fine-tuning (BEiT, arXiv 2106.08254).
 
     Args:
-        encoder: with ``num_layers`` and ``layer_of``, see ImageEncoder.
+        encoder: with ``num_layers`` and ``layer_of(parameter_name)``, see ImageEncoder.
         parameter_name: inside of the encoder.
-        decay: in (0, 1]; 1 is off.
-
-    Returns:
-        decay ^ (num_layers - 1 - layer): 1 at the top.
-
-    Raises:
-        ValueError: `decay` is out of range, or the encoder does not tell its layers.
+        decay: in (0, 1]; 1 is off. The result is decay ^ (num_layers - 1 - layer): 1 at the top.
     """
     if decay == 1.0:
         return 1.0
@@ -165,6 +126,28 @@ def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> f
     return decay ** (num_layers - 1 - encoder.layer_of(parameter_name))
 
 
+def _divide_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """ZeRO stage 1 (arXiv 1910.02054): every process keeps the state of its share of parameters.
+
+    Weights and gradients stay whole, so that clipping and logging see what they always see.
+    """
+    # The groups carry all settings; the class wants them as keyword arguments nevertheless.
+    known = {"params", *inspect.signature(torch.optim.AdamW.__init__).parameters}
+    groups = [{k: v for k, v in g.items() if k in known} for g in optimizer.param_groups]
+    defaults = {k: v for k, v in optimizer.defaults.items() if k in known}
+    return ZeroRedundancyOptimizer(groups, optimizer_class=type(optimizer), **defaults)
+
+
+def gather_state(optimizer: torch.optim.Optimizer) -> None:
+    """Bring divided state together in the main process before it is saved: all must call this.
+
+    Then its ``state_dict()`` is plain AdamW's: a training may be resumed with another number of
+    processes, or without ``SOLVER.ZERO``.
+    """
+    if isinstance(optimizer, ZeroRedundancyOptimizer):
+        optimizer.consolidate_state_dict(to=0)
+
+
 def full_model_clip_norm(cfg: CfgNode) -> float | None:
     """The largest norm of all gradients together; None where the config does not clip so."""
     clipping = cfg.SOLVER.CLIP_GRADIENTS
@@ -174,26 +157,10 @@ def full_model_clip_norm(cfg: CfgNode) -> float | None:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-    """Build the learning-rate schedule, warm-up included.
-
-    Args:
-        cfg: reads ``SOLVER``.
-        optimizer: the learning rates of its groups are multiplied, each from its own start.
-
-    Returns:
-        A scheduler that is stepped after every iteration.
-
-    Raises:
-        ValueError: an unknown name, or FLAT_FRACTION is not in 0..1, or MAX_ITER not positive.
-    """
+    """Build the learning-rate schedule, warm-up included; it is stepped after every iteration."""
     solver = cfg.SOLVER
     if solver.MAX_ITER <= 0:
         raise ValueError(f"SOLVER.MAX_ITER must be positive, got {solver.MAX_ITER}.")
-    if solver.LR_SCHEDULER_NAME not in LR_SCHEDULERS:
-        raise ValueError(
-            f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME!r} is unknown: it must be one of "
-            f"{', '.join(LR_SCHEDULERS)}."
-        )
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
         logger.warning(
             "SOLVER.WARMUP_ITERS %d is not below MAX_ITER %d: the learning rate stays below "
@@ -214,11 +181,7 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMult
 
 
 def flat_linear_schedule(flat_fraction: float) -> ParamScheduler:
-    """One up to `flat_fraction` of the training, then a straight line to zero at its end.
-
-    Raises:
-        ValueError: `flat_fraction` is not in 0..1.
-    """
+    """One up to `flat_fraction` of the training, then a straight line to zero at its end."""
     if not 0.0 <= flat_fraction <= 1.0:
         raise ValueError(f"SOLVER.FLAT_FRACTION must be in 0..1, got {flat_fraction}.")
     # Not fvcore's constant, which refuses to be asked about the very end.

@@ -33,19 +33,15 @@ HEADLINES = (
 
 
 def describe_parameters(model: nn.Module) -> str:
-    """Count the parameters of a model's direct parts, trainable and frozen.
-
-    Example:
-        >>> print(describe_parameters(nn.Sequential(nn.Linear(2, 3))))
-        Sequential, 9 parameters (0 frozen)
-          0 (Linear): 9, 0 frozen
-    """
-    total, frozen = _count(model)
-    lines = [f"{type(model).__name__}, {total:,} parameters ({frozen:,} frozen)"]
-    for name, child in model.named_children():
-        total, frozen = _count(child)
-        if total:
-            lines.append(f"  {name} ({type(child).__name__}): {total:,}, {frozen:,} frozen")
+    """The parameters of a model and of its direct parts, a line each."""
+    lines = []
+    for name, module in [("", model), *model.named_children()]:
+        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+        frozen = sum(n for n, trained in sizes if not trained)
+        title = f"  {name} ({type(module).__name__})" if name else type(module).__name__
+        if sizes or not name:
+            total = sum(n for n, _ in sizes)
+            lines.append(f"{title}: {total:,} parameters, {frozen:,} frozen")
     return "\n".join(lines)
 
 
@@ -54,9 +50,7 @@ def trim_metrics(path: Path, start_iter: int) -> None:
 
     The file keeps its inode, so that a writer that has opened it for appending goes on.
 
-    Args:
-        path: one JSON object a line; need not exist. A line cut short by a kill is removed too.
-        start_iter: the first iteration that will be written again.
+    A line cut short by a kill is removed too; the file need not exist.
     """
     if not path.is_file():
         return
@@ -75,26 +69,16 @@ def trim_metrics(path: Path, start_iter: int) -> None:
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
-    """Write the results of an evaluation as JSON; numbers that are not finite become null.
-
-    Args:
-        path: its folder is made if need be.
-        results: data set to task to metric to value.
-    """
+    """Write nested results as JSON; numbers that are not finite become null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_to_json(results), indent=2)
     path.write_text(f"{text}\n", encoding="utf-8")
 
 
 def headlines(results: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of an evaluation that are compared, as text.
+    """The numbers that are compared, of one data set: name to text, in the order of ``HEADLINES``.
 
-    Args:
-        results: of one data set, key to metric to value.
-
-    Returns:
-        Name to number, in the order of ``HEADLINES``; panoptic numbers in percent, depth's as
-        :func:`ldmseg_d2.evaluation.depth.depth_metrics` gives them. "-" if it is not a number.
+    Panoptic numbers are percent; "-" is no number.
 
     Example:
         >>> headlines({"sem_seg": {"mIoU": 71.25}, "depth": {"AbsRel": 0.0625}})
@@ -111,14 +95,7 @@ def headlines(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """A table of :func:`headlines`, a row each and a column for each data set.
-
-    Args:
-        results: data set to key to metric to value.
-
-    Returns:
-        Lines; empty if there is nothing known in the results.
-    """
+    """A table of :func:`headlines`, a row each and a column a data set; empty: none is known."""
     columns = {name: headlines(one or {}) for name, one in results.items()}
     names = [h[2] for h in HEADLINES if any(h[2] in column for column in columns.values())]
     if not names:
@@ -126,13 +103,6 @@ def results_table(results: Mapping[str, Any]) -> str:
     rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
     align = ("left", *("right" for _ in columns))
     return tabulate(rows, ["", *columns], tablefmt="pipe", colalign=align, disable_numparse=True)
-
-
-def _count(module: nn.Module) -> tuple[int, int]:
-    """Number of parameters, and of those without gradient."""
-    parameters = list(module.parameters())
-    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
-    return sum(p.numel() for p in parameters), frozen
 
 
 def _to_json(value: Any) -> Any:

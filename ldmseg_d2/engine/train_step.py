@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -21,29 +22,13 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def amp_dtype(*, enabled: bool, precision: str, device: str) -> torch.dtype | None:
-    """The dtype of mixed precision, checked against the device.
-
-    Args:
-        enabled: ``SOLVER.AMP.ENABLED``.
-        precision: ``SOLVER.AMP.PRECISION``.
-        device: ``MODEL.DEVICE``.
-
-    Returns:
-        None where mixed precision is off.
-
-    Raises:
-        ValueError: an unknown precision, or float16 on a CPU.
-    """
-    if not enabled:
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The dtype of ``SOLVER.AMP``; None where it is off. Raises ValueError for float16 on a CPU."""
+    amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
+    if not amp.ENABLED:
         return None
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"SOLVER.AMP.PRECISION {precision!r} is unknown: it must be one of "
-            f"{', '.join(PRECISIONS)}."
-        )
     if not device.startswith("cuda"):
-        if precision == "float16":
+        if amp.PRECISION == "float16":
             raise ValueError(
                 f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
                 "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
@@ -51,19 +36,14 @@ def amp_dtype(*, enabled: bool, precision: str, device: str) -> torch.dtype | No
         logger.warning(
             "Mixed precision (bfloat16) is slower than none on CPUs without instructions for it."
         )
-    return PRECISIONS[precision]
+    return PRECISIONS[amp.PRECISION]
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
     """Seed torch (all devices), numpy and Python for one iteration of one process.
 
     So the random numbers of an iteration do not depend on what ran before it, and a resumed
-    training draws the same ones without saving any generator's state.
-
-    Args:
-        seed: ``cfg.SEED``; below 0: nothing is seeded.
-        iteration: from 0.
-        rank: of this process among all.
+    training draws the same ones without saving any generator's state. Below 0 nothing is seeded.
     """
     if seed < 0:
         return
@@ -117,17 +97,11 @@ class TrainStep(SimpleTrainer):
         self.seed = seed
         self.accumulation_steps = accumulation_steps
         self.batch: list[dict[str, Any]] = []
-        is_float16 = dtype == torch.float16
-        self.grad_scaler = torch.amp.GradScaler(self.device_type) if is_float16 else None
+        # Does nothing in the other precisions.
+        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
-        """Do one iteration.
-
-        Raises:
-            FloatingPointError: a loss or the norm of the gradients is not finite; the weights are
-                those of the iteration before.
-            ValueError: the batch cannot be divided into ``accumulation_steps`` equal parts.
-        """
+        """Do one iteration; raises FloatingPointError before the weights would be spoilt."""
         if not self.model.training:
             raise RuntimeError("The model was left in eval mode during training.")
         start = time.perf_counter()
@@ -141,24 +115,18 @@ class TrainStep(SimpleTrainer):
         self.after_backward()
         grad_norm = self._clip_gradients()
         self._check_and_log(losses, grad_norm, data_time)
-        if self.grad_scaler:
-            # Skips the step where the scaled gradients overflowed.
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
-        else:
-            self.optimizer.step()
+        # With float16 it skips the step where the scaled gradients overflowed.
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, optimizer and, with float16, the scale of the loss."""
-        state = super().state_dict()
-        if self.grad_scaler:
-            state["grad_scaler"] = self.grad_scaler.state_dict()
-        return state
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a :meth:`state_dict`, also one of another precision."""
         super().load_state_dict(state_dict)
-        if self.grad_scaler and "grad_scaler" in state_dict:
+        if state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _accumulate_gradients(self) -> dict[str, torch.Tensor]:
@@ -172,27 +140,19 @@ class TrainStep(SimpleTrainer):
             )
         means: dict[str, torch.Tensor] = {}
         for step in range(steps):
-            is_last = step == steps - 1
             # Processes need to exchange their gradients once, when all of them are there.
-            waits = not is_last and isinstance(self.model, DistributedDataParallel)
+            waits = step < steps - 1 and isinstance(self.model, DistributedDataParallel)
             with self.model.no_sync() if waits else contextlib.nullcontext():
-                with self._autocast():
+                with torch.autocast(self.device_type, self.dtype, enabled=self.dtype is not None):
                     losses = self.model(self.batch[step * size : (step + 1) * size])
-                total = sum(losses.values()) / steps
-                (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
+                self.grad_scaler.scale(sum(losses.values()) / steps).backward()
             for name, loss in losses.items():
                 means[name] = means.get(name, 0.0) + loss.detach() / steps
         return means
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device_type, dtype=self.dtype)
-
     def _clip_gradients(self) -> torch.Tensor:
         """Scale the gradients down to ``max_grad_norm``; returns their norm before, a scalar."""
-        if self.grad_scaler:
-            self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
         return nn.utils.clip_grad_norm_(parameters, limit, norm_type=self.norm_type)
@@ -208,15 +168,14 @@ class TrainStep(SimpleTrainer):
             values /= comm.get_world_size()
         # One copy from the device for all numbers: each copy waits for the device.
         *numbers, norm = torch.cat([values, grad_norm.detach().float()[None]]).tolist()
-        averages = dict(zip(names, numbers))
-        total = sum(numbers)
+        averages, total = dict(zip(names, numbers)), sum(numbers)
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"A loss is not finite at iteration {self.iter}: {averages}. "
                 "The weights of the iteration before are unchanged."
             )
         # With float16 overflow is usual now and then: GradScaler skips the step and adapts.
-        if not math.isfinite(norm) and not self.grad_scaler:
+        if not math.isfinite(norm) and not self.grad_scaler.is_enabled():
             raise FloatingPointError(
                 f"The gradients' norm is {norm} at iteration {self.iter}, with the losses "
                 f"{averages}. The weights of the iteration before are unchanged."
@@ -228,5 +187,5 @@ class TrainStep(SimpleTrainer):
         storage.put_scalar("data_time", data_time)
         if math.isfinite(norm):
             storage.put_scalar("grad_norm", norm)
-        if self.grad_scaler:
+        if self.grad_scaler.is_enabled():
             storage.put_scalar("amp_scale", self.grad_scaler.get_scale(), smoothing_hint=False)

@@ -7,21 +7,24 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, verify_results
+from detectron2.engine import (
+    DefaultTrainer,
+    HookBase,
+    TrainerBase,
+    create_ddp_model,
+    default_writers,
+    hooks,
+)
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import (
-    CommonMetricPrinter,
-    EventWriter,
-    JSONWriter,
-    TensorboardXWriter,
-)
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from ldmseg_d2.data.build import build_test_loader, build_train_loader
+from ldmseg_d2.data.loaders import build_test_loader, build_train_loader
 from ldmseg_d2.evaluation import build_evaluator
 
 from .checkpointer import LDMSegCheckpointer
@@ -34,12 +37,9 @@ from .hooks import (
     VisualizationHook,
     WriterHook,
 )
-from .launch import wrap_in_ddp
-from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm
+from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm, gather_state
 from .reporting import describe_parameters, results_table, trim_metrics, write_results
-from .scaling import scale_config
 from .train_step import TrainStep, amp_dtype
-from .zero import gather_state, shard_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -49,41 +49,29 @@ CHECKPOINTS_TO_KEEP = 3
 class Trainer(DefaultTrainer):
     """Trains any Detectron2 model, on one or several processes, with or without GPUs.
 
-    Example:
-        >>> trainer = Trainer(cfg)  # doctest: +SKIP
-        >>> trainer.resume_or_load(resume=True)  # doctest: +SKIP
-        >>> results = trainer.train()  # doctest: +SKIP
-
     A training that was stopped and resumed ends, on a CPU bit for bit, with the weights that it
     would have had: the random numbers and the data of an iteration depend on its number only.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
-        """
-        Args:
-            cfg: with LDMSeg's keys, see :func:`ldmseg_d2.config.add_ldmseg_config`.
+    build_optimizer = staticmethod(build_optimizer)
+    build_lr_scheduler = staticmethod(build_lr_scheduler)
+    build_train_loader = staticmethod(build_train_loader)
+    build_test_loader = staticmethod(build_test_loader)
 
-        Raises:
-            ValueError: the config does not fit the device or the model.
-        """
+    def __init__(self, cfg: CfgNode) -> None:
+        """Raises ValueError where the config does not fit the device or the model."""
         # Not DefaultTrainer's: it would read the data set before the first iteration is known.
         TrainerBase.__init__(self)
         for name in ("detectron2", "ldmseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
-        self.cfg = cfg = scale_config(cfg, comm.get_world_size())
-        dtype = amp_dtype(
-            enabled=cfg.SOLVER.AMP.ENABLED,
-            precision=cfg.SOLVER.AMP.PRECISION,
-            device=cfg.MODEL.DEVICE,
-        )
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        dtype = amp_dtype(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        if cfg.SOLVER.ZERO:
-            optimizer = shard_optimizer(optimizer)
         self.unwrapped_model = model
         self._trainer = TrainStep(
-            wrap_in_ddp(model, cfg.MODEL.DEVICE),
+            _in_ddp(model, cfg.MODEL.DEVICE),
             optimizer,
             device=cfg.MODEL.DEVICE,
             dtype=dtype,
@@ -110,9 +98,6 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``.
 
-        Args:
-            resume: continue if there is a checkpoint. Otherwise training starts at iteration 0.
-
         Raises:
             FileNotFoundError, ValueError: the weights are not there or do not fit.
         """
@@ -133,10 +118,7 @@ class Trainer(DefaultTrainer):
         self._build_loader()
 
     def train(self) -> OrderedDict | None:
-        """Train from ``start_iter`` to ``MAX_ITER``, then evaluate.
-
-        Returns:
-            The results of the last evaluation, see :meth:`test`.
+        """Train from ``start_iter`` to ``MAX_ITER``; returns the last evaluation, see :meth:`test`.
 
         Raises:
             FloatingPointError: the loss diverged.
@@ -153,10 +135,8 @@ class Trainer(DefaultTrainer):
 
     @property
     def evaluation_model(self) -> nn.Module:
-        """The model to evaluate: the averaged one where it exists and ``EMA.EVALUATE`` is set."""
-        if self.ema and self.ema.num_updates and self.cfg.MODEL.EMA.EVALUATE:
-            return self.ema.module
-        return self.unwrapped_model
+        """The model to evaluate: the averaged one where it exists."""
+        return self.ema.module if self.ema and self.ema.num_updates else self.unwrapped_model
 
     @property
     def batch(self) -> list[dict[str, Any]]:
@@ -192,20 +172,10 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         """Console with time left, ``metrics.json``, TensorBoard.
 
-        A resumed training first removes what was written after the checkpoint it starts from.
+        From ``metrics.json`` a resumed training first removes what came after its checkpoint.
         """
-        folder = self.cfg.OUTPUT_DIR
-        os.makedirs(folder, exist_ok=True)
-        metrics = os.path.join(folder, "metrics.json")
-        purge = {}
-        if self.start_iter > 0:
-            trim_metrics(Path(metrics), self.start_iter)
-            purge = {"purge_step": self.start_iter}
-        return [
-            CommonMetricPrinter(self.max_iter),
-            JSONWriter(metrics),
-            TensorboardXWriter(folder, **purge),
-        ]
+        trim_metrics(Path(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
+        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -215,50 +185,20 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module):
-        """See :func:`ldmseg_d2.engine.optimizer.build_optimizer`."""
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
-        """See :func:`ldmseg_d2.engine.optimizer.build_lr_scheduler`."""
-        return build_lr_scheduler(cfg, optimizer)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, *, start_iter: int = 0):
-        """See :func:`ldmseg_d2.data.build.build_train_loader`."""
-        return build_train_loader(cfg, start_iter=start_iter)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        """See :func:`ldmseg_d2.data.build.build_test_loader`."""
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None
-    ) -> DatasetEvaluator | DatasetEvaluators:
-        """See :func:`ldmseg_d2.evaluation.build_evaluator`.
-
-        Args:
-            output_folder: None: ``OUTPUT_DIR/inference/DATASET``.
-        """
+    ) -> DatasetEvaluator:
+        """See :func:`ldmseg_d2.evaluation.build_evaluator`; into OUTPUT_DIR/inference/DATASET."""
         folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return build_evaluator(cfg, dataset_name, folder)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
-        """Evaluate a model on ``DATASETS.TEST``; the main process writes the results as well.
-
-        Args:
-            cfg: the config.
-            model: in either mode.
-            evaluators: one a data set; None: those of :meth:`build_evaluator`.
+        """Evaluate a model on ``DATASETS.TEST``, see Detectron2's.
 
         Returns:
             In the main process task to metric to value; for several data sets, one such dict for
             each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
-
         """
         if not cfg.DATASETS.TEST:
             logger.warning("DATASETS.TEST is empty: there is nothing to evaluate on.")
@@ -287,3 +227,18 @@ class Trainer(DefaultTrainer):
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
             raise
         return self._last_eval_results
+
+
+def _in_ddp(model: nn.Module, device: str) -> nn.Module:
+    """The model in DistributedDataParallel where there are several processes.
+
+    Its attribute ``find_unused_parameters``, where true, makes DDP look for parameters without
+    gradient in every iteration, which costs time.
+    """
+    return create_ddp_model(
+        model,
+        device_ids=[torch.cuda.current_device()] if device.startswith("cuda") else None,
+        broadcast_buffers=False,
+        find_unused_parameters=getattr(model, "find_unused_parameters", False),
+        gradient_as_bucket_view=True,
+    )

@@ -1,17 +1,17 @@
 """Detectron2 evaluators: panoptic quality, mask AP, semantic maps, depth, and reconstruction."""
 
-from .build import (
+from .class_agnostic_evaluator import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
+from .depth_evaluator import DepthEvaluator
+from .evaluator_choice import (
     EVALUATORS,
     WITHOUT_SEGMENTS,
     build_evaluator,
     predicts_classes,
     register_evaluator,
 )
-from .class_agnostic import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
-from .coco_panoptic import PanopticEvaluator
-from .depth import DepthEvaluator
-from .instance_ap import InstanceAPEvaluator
-from .semantic import SemanticEvaluator
+from .instance_evaluator import InstanceAPEvaluator
+from .panoptic_evaluator import PanopticEvaluator
+from .semantic_evaluator import SemanticEvaluator
 
 __all__ = [
     "EVALUATORS",

@@ -1,159 +1,98 @@
-"""What tools/evaluate_inpainting.py writes: tables, plots, panels of pictures."""
+"""What an evaluation of inpainting shows: tables, plots, panels of pictures."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..visualization import draw_panoptic, enlarge, grid, shrink
-from .inpainting import Hints, Picture
+from ..visualization import draw_panoptic, enlarge, grid
+from .inpainting_evaluation import Hints, Picture
 
 LABELS = {
     "no_hints": "model without hints",
     "nearest": "nearest neighbour",
     "random_walker": "random walker",
+    "model": "model",
 }
-# Pictures of a panel are enlarged to about this side, pixels.
-PANEL_SIDE = 192
-# A wider panel is made smaller: photos would be megabytes.
-MAX_PANEL_WIDTH = 1280
-
-
-def label(method: str) -> str:
-    """How a method is called in tables and plots."""
-    return LABELS.get(method, f"model, {method}")
+CAPTION = "Class-agnostic PQ of the completed mask / PQ / mIoU on the dropped region alone."
+# So many pictures are shown, enlarged to about this side; pixels.
+NUM_PANEL, PANEL_SIDE = 6, 192
 
 
 def results_table(results: Sequence[dict[str, Any]]) -> str:
     """One Markdown table for each pattern: methods by drop rates.
 
-    Args:
-        results: dicts with ``pattern``, ``drop``, ``method`` and the numbers of
-            :func:`~ldmseg_d2.evaluation.inpainting.evaluate_completion`.
+    Results are dicts with ``pattern``, ``drop``, ``method`` and what ``evaluate_completion`` gives.
     """
-    lines = []
+    lines = [CAPTION, ""]
     for pattern in dict.fromkeys(r["pattern"] for r in results):
         own = {(r["method"], r["drop"]): r for r in results if r["pattern"] == pattern}
         drops = sorted({drop for _, drop in own})
         lines += [f"**{pattern}**", ""]
         lines.append("| dropped | " + " | ".join(f"{100 * d:g} %" for d in drops) + " |")
-        lines.append("| --- " * (len(drops) + 1) + "|")
+        lines.append("|---" * (len(drops) + 1) + "|")
         for method in dict.fromkeys(method for method, _ in own):
-            cells = [_cell(own.get((method, drop))) for drop in drops]
-            lines.append(f"| {label(method)} | " + " | ".join(cells) + " |")
+            cells = [
+                "{PQ:.1f}/{dropped_PQ:.1f}/{dropped_mIoU:.1f}".format(**own[method, drop])
+                for drop in drops
+            ]
+            lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _cell(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return "-"
-    return f"{result['PQ']:.1f} ({result['dropped_PQ']:.1f}, {result['dropped_mIoU']:.1f})"
+def draws_table(summary: dict[str, Any]) -> str:
+    """What ``evaluate_draws`` gives, as Markdown."""
+    lines = [
+        f"{summary['num_samples']} masks a picture: PQ {summary['single']:.1f} on average, "
+        f"{summary['consensus']:.1f} for their consensus.",
+        "",
+        "| disagreement | pixels | wrong |",
+        "|---|---|---|",
+    ]
+    for one in summary["bins"]:
+        level, share, error = (100 * one[key] for key in ("disagreement", "pixels", "error"))
+        lines.append(f"| {level:.0f} % | {share:.2f} % | {error:.1f} % |")
+    return "\n".join([*lines, ""])
 
 
-def plot_results(results: Sequence[dict[str, Any]]) -> np.ndarray:
-    """PQ of the completed masks, and PQ on the dropped region, over the drop rate.
-
-    Args:
-        results: see :func:`results_table`.
-
-    Returns:
-        (H, W, 3) uint8: a column for each pattern.
-    """
+def plot_results(results: Sequence[dict[str, Any]]) -> Figure:
+    """PQ of the completed masks, and on the dropped region, over the drop rate, by pattern."""
     patterns = list(dict.fromkeys(r["pattern"] for r in results))
     methods = list(dict.fromkeys(r["method"] for r in results))
     figure = Figure(figsize=(3.4 * len(patterns) + 2.2, 6), layout="constrained")
     axes = figure.subplots(2, len(patterns), squeeze=False, sharex=True, sharey=True)
     rows = (("PQ", "PQ of the completed mask"), ("dropped_PQ", "PQ on the dropped region"))
     for column, pattern in enumerate(patterns):
-        for row, (key, title) in enumerate(rows):
-            axis = axes[row][column]
-            for color, method in enumerate(methods):
-                points = sorted(
-                    (100 * r["drop"], r[key])
-                    for r in results
-                    if r["pattern"] == pattern and r["method"] == method
-                )
-                style = "--" if method in LABELS else "-"
-                name = label(method) if row == column == 0 else None
-                axis.plot(*zip(*points), style, marker="o", ms=3, color=f"C{color}", label=name)
+        own = [r for r in results if r["pattern"] == pattern]
+        for axis, (key, title) in zip(axes[:, column], rows):
+            for method in methods:
+                points = sorted((100 * r["drop"], r[key]) for r in own if r["method"] == method)
+                style = "-" if method == "model" else "--"
+                axis.plot(*zip(*points), style, marker="o", ms=3, label=LABELS[method])
             axis.grid(alpha=0.3)
             axis.set_ylim(0, 100)
-            if column == 0:
-                axis.set_ylabel(title)
-        axes[0][column].set_title(pattern)
+            axes[0][column].set_title(pattern)
+            axis.set_ylabel(title if column == 0 else "")
         axes[1][column].set_xlabel("dropped, %")
-    figure.legend(loc="outside right upper", frameon=False)
-    return _to_array(figure)
-
-
-def plot_calibration(summary: dict[str, Any]) -> np.ndarray:
-    """Error over disagreement (reliability), and how many pixels have it.
-
-    Args:
-        summary: of :meth:`Calibration.summary`.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axis = figure.subplots()
-    x = [100 * b["disagreement"] for b in summary["bins"]]
-    axis.plot([0, 100], [0, 100], ":", color="grey", label="error = disagreement")
-    axis.plot(x, [100 * b["error"] for b in summary["bins"]], "-o", label="wrong pixels")
-    share = [100 * b["pixels"] for b in summary["bins"]]
-    axis.bar(x, share, width=4, alpha=0.25, label="share of pixels")
-    axis.set_xlabel("disagreement between the samples, %")
-    axis.set_ylabel("%")
-    axis.set_xlim(-4, 104)
-    axis.set_ylim(0, 100)
-    axis.legend(frameon=False)
-    return _to_array(figure)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return figure
 
 
 def draw_panel(
-    pictures: Sequence[Picture],
-    hints: Sequence[Hints],
-    completed: Sequence[np.ndarray],
+    pictures: Sequence[Picture], hints: Sequence[Hints], completed: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """A row for each picture: photo, given, completed, ground truth; (H, W, 3) uint8."""
-    rows, titles = [], []
-    for picture, one, ids in zip(pictures, hints, completed, strict=True):
+    """A row for some of the pictures: photo, given, completed, ground truth; (H, W, 3) uint8."""
+    rows = []
+    # Of a video's frames, one after the other looks the same.
+    step = max(1, len(pictures) // NUM_PANEL)
+    for picture, one, ids in list(zip(pictures, hints, completed))[::step][:NUM_PANEL]:
         scale = max(1, PANEL_SIDE // max(picture.truth.shape))
-        look = {"scale": scale, "like": picture.truth}
-        rows.append(
-            [
-                enlarge(picture.photo, scale),
-                draw_panoptic(picture.photo, one.ids, **look),
-                draw_panoptic(picture.photo, ids, **look),
-                draw_panoptic(picture.photo, picture.truth, **look),
-            ]
-        )
-        titles.append(["photo", "given", "completed", "ground truth"])
-    return shrink(grid(rows, titles), MAX_PANEL_WIDTH)
-
-
-def statement(run: dict[str, Any]) -> str:
-    """What the numbers depend on, in a sentence.
-
-    Args:
-        run: as tools/evaluate_inpainting.py makes it: "pictures", "dataset", "sampler", "seed",
-            "model_seed", "block_size", "thresholds", "device", "versions" and "command".
-    """
-    thresholds = ", ".join(f"{key} {value}" for key, value in run["thresholds"].items())
-    sampler = run["sampler"]
-    return (
-        f"{run['pictures']} pictures of {run['dataset']}, {sampler['NAME']} with "
-        f"{sampler['NUM_INFERENCE_STEPS']} steps, seeds {run['seed']} (patterns) and "
-        f"{run['model_seed']} (model), blocks of {run['block_size']} px, thresholds: {thresholds}; "
-        f"{run['device']}, torch {run['versions']['torch']}. Command: `{run['command']}`"
-    )
-
-
-def _to_array(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(120)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        maps = [
+            draw_panoptic(picture.photo, drawn, scale=scale, like=picture.truth)
+            for drawn in (one.ids, ids, picture.truth)
+        ]
+        rows.append([enlarge(picture.photo, scale), *maps])
+    titles = [["photo", "given", "completed", "ground truth"]] * len(rows)
+    return grid(rows, titles)

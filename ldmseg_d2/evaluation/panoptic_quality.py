@@ -1,4 +1,4 @@
-"""What the panoptic evaluators share: id PNGs, the call of panopticapi, and its totals.
+"""What the panoptic evaluators share: id PNGs, the call of panopticapi, and its averages.
 
 Numbers come from panopticapi, the reference implementation of panoptic quality (Kirillov et al.,
 arXiv 1801.00868): https://github.com/cocodataset/panopticapi
@@ -22,10 +22,7 @@ _POOL_FROM_PIXELS = 30_000_000
 
 
 def encode_id_map(ids: np.ndarray) -> bytes:
-    """Encode an id map as the bytes of an RGB PNG.
-
-    Args:
-        ids: (H, W) integers in 0..2^24 - 1, 0 is void.
+    """Encode an id map (H, W) of integers in 0..2^24 - 1, 0 is void, as the bytes of an RGB PNG.
 
     Raises:
         ValueError: if an id is outside that range.
@@ -48,7 +45,6 @@ def decode_id_map(png: bytes) -> np.ndarray:
 
 def compute_stat(
     annotation_pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
-    *,
     gt_folder: str,
     pred_folder: str,
     categories: dict[int, dict[str, Any]],
@@ -61,9 +57,6 @@ def compute_stat(
         gt_folder, pred_folder: folders of the id PNGs that the annotations name.
         categories: COCO categories by id.
         num_pixels: pixels of all images; decides whether a pool of processes is worth its start.
-
-    Returns:
-        panopticapi's sums of IoU, true positives, false positives and false negatives by category.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         if num_pixels < _POOL_FROM_PIXELS or (os.cpu_count() or 1) < 2:
@@ -72,17 +65,10 @@ def compute_stat(
 
 
 def average_quality(stat: PQStat, category_ids: Iterable[int]) -> dict[str, float]:
-    """PQ, SQ and RQ averaged over the categories that occur (ground truth or prediction).
+    """PQ, SQ and RQ in percent, averaged over the ``n`` categories that occur.
 
     As panopticapi's ``PQStat.pq_average``, which divides by zero where no category occurs: that
     is 0 here.
-
-    Args:
-        stat: the sums.
-        category_ids: the categories to average over.
-
-    Returns:
-        "PQ", "SQ", "RQ" in percent and "n", the number of categories averaged over.
     """
     qualities = []
     for category_id in category_ids:
@@ -90,8 +76,7 @@ def average_quality(stat: PQStat, category_ids: Iterable[int]) -> dict[str, floa
         denominator = sums.tp + 0.5 * sums.fp + 0.5 * sums.fn
         if denominator > 0:
             sq = float(sums.iou) / sums.tp if sums.tp else 0.0
-            rq = sums.tp / denominator
-            qualities.append((float(sums.iou) / denominator, sq, rq))
+            qualities.append((float(sums.iou) / denominator, sq, sums.tp / denominator))
     if not qualities:
         return {"PQ": 0.0, "SQ": 0.0, "RQ": 0.0, "n": 0}
     pq, sq, rq = 100 * np.mean(qualities, axis=0)

@@ -22,6 +22,7 @@ from ..diffusion import (
     initial_noise,
     predict_from_noise,
     sample_latents,
+    spread_steps,
 )
 from ..inpainting import GivenSegments, draw_known_latents, encode_given, join_draws, repeat_draws
 from ..modeling.denoiser import Denoiser
@@ -70,8 +71,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 training, pixels; a ``train_size`` of 0: the same.
             pixel_mean, pixel_std: of the photo's R, G, B.
             num_inference_steps: of the sampler.
-            self_conditioning_prob: probability of a first pass in training.
-            train_inpainting_prob: share of training samples that have some cells given.
+            self_conditioning_prob, train_inpainting_prob: shares of training samples that see a
+                first prediction, and of which some cells are given.
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             classifier: gives segments their classes; None: they have none.
             seed: of the noise at test, together with the image's id.
@@ -256,7 +257,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
         for i, decoded in enumerate(self._decode(batch, x0, entries, given)):
             told = {} if given is None else given.told(i)
             outputs.append(self.classifier(decoded, entries[i], condition[i], **told))
-        for t, intermediate in _spread(steps, wanted):
+        for t, intermediate in spread_steps(steps, wanted):
             decoded = self._decode(batch.only_segments(), intermediate, entries, given)
             for entry, output, one in zip(entries, outputs, decoded, strict=True):
                 if entry.get("return_steps", 0) and one:
@@ -302,9 +303,3 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             return decode_tasks(batch, x0, entries)
         outputs = decode_tasks(batch, x0, given.keep(entries))
         return given.put_back(outputs, min_area=self.layout.min_area)
-
-
-def _spread(steps: list[tuple[int, Tensor]], wanted: int) -> list[tuple[int, Tensor]]:
-    """At most ``wanted`` of the steps, evenly spread, the last one among them."""
-    indices = torch.linspace(len(steps) - 1, 0, min(wanted, len(steps))).round().long()
-    return [steps[i] for i in sorted(set(indices.tolist()))]

@@ -14,6 +14,7 @@ from torch import nn
 
 from .. import meta_arch as _  # noqa: F401  registers what build_model builds
 from ..config import add_ldmseg_config
+from ..config.config_files import merge_config_file
 from ..modeling.weights import load_into, load_weights
 
 _HERE = Path(__file__).parent
@@ -39,8 +40,7 @@ class _ShippedFileHandler(PathHandler):
     def _isfile(self, path: str, **kwargs) -> bool:
         return (_HERE / path[len(WEIGHTS_PREFIX) :]).is_file()
 
-    def _exists(self, path: str, **kwargs) -> bool:
-        return self._isfile(path)
+    _exists = _isfile
 
 
 PathManager.register_handler(_ShippedFileHandler(), allow_override=True)
@@ -53,27 +53,19 @@ def config_root() -> Path:
 
 
 def get_config_file(name: str) -> str:
-    """Path of a shipped config.
-
-    Args:
-        name: relative to ``configs/``, e.g. ``scenes/ldmseg_scenes64.yaml``.
-
-    Raises:
-        FileNotFoundError: no such config; the message lists what there is.
-    """
-    path = config_root() / name
-    if not path.is_file():
-        root = config_root()
+    """Path of a shipped config, given relative to ``configs/``: ``scenes/ldmseg_scenes64.yaml``."""
+    root = config_root()
+    if not (root / name).is_file():
         known = ", ".join(sorted(str(p.relative_to(root)) for p in root.rglob("*.yaml")))
         raise FileNotFoundError(f"no shipped config {name!r}; there are: {known}")
-    return str(path)
+    return str(root / name)
 
 
 def get_config(name: str) -> CfgNode:
     """A shipped config, ready to change and to build from; arguments of :func:`get_config_file`."""
     cfg = get_cfg()
     add_ldmseg_config(cfg)
-    cfg.merge_from_file(get_config_file(name))
+    merge_config_file(cfg, get_config_file(name))
     return cfg
 
 
@@ -83,17 +75,11 @@ def list_models() -> list[str]:
 
 
 def get_card(name: str) -> dict:
-    """What is known of a shipped model.
-
-    Args:
-        name: one of :func:`list_models`.
+    """What is known of a shipped model: one of :func:`list_models`.
 
     Returns:
-        ``config`` (for :func:`get_config`), ``weights`` (for ``MODEL.WEIGHTS``), ``summary`` and
-        ``training``: commands, device, time, seed.
-
-    Raises:
-        KeyError: no such model; the message lists what there is.
+        ``config`` (for :func:`get_config`), ``weights`` (for ``MODEL.WEIGHTS``), ``summary``,
+        ``training`` (commands, device, time, seed) and ``results``.
     """
     if name not in list_models():
         raise KeyError(f"no shipped model {name!r}; there are: {', '.join(list_models())}")

@@ -1,4 +1,4 @@
-"""Classes from the image encoder's features: of segments by masked average pooling, or of cells."""
+"""Classes of segments by masked average pooling of the image encoder's features."""
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,9 @@ class MaskPoolingHead(nn.Module):
         """
         Args:
             in_channels: channels C' of the features.
-            num_classes: C.
-
-        Raises:
-            ValueError: fewer than one class.
+            num_classes: C, at least 1.
         """
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"MaskPoolingHead needs at least one class, got {num_classes}")
         self.num_classes = num_classes
         self.norm = nn.LayerNorm(in_channels)
         self.linear = nn.Linear(in_channels, num_classes)
@@ -37,8 +32,8 @@ class MaskPoolingHead(nn.Module):
         Returns:
             (K, C) logits; of an absent id those of zero features.
         """
-        weights = cell_shares(ids, num_segments, *features.shape[-2:]).to(features)  # [K, h w]
-        pooled = weights @ features.flatten(1).T  # [K, C']
+        shares = cell_shares(ids, num_segments, *features.shape[-2:]).to(features)  # [K, h w]
+        pooled = shares @ features.flatten(1).T  # [K, C']
         return self.linear(self.norm(pooled.to(self.linear.weight.dtype)))
 
 
@@ -53,12 +48,6 @@ def cell_shares(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     Returns:
         (K, h * w) float32, each row sums to 1, or to 0 for an absent id.
     """
-    counts = cell_counts(ids, num_segments, height, width)
-    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def cell_counts(ids: Tensor, num_segments: int, height: int, width: int) -> Tensor:
-    """As :func:`cell_shares`, but pixels: (K, h * w) float32."""
     rows = torch.arange(ids.shape[0], device=ids.device) * height // ids.shape[0]
     columns = torch.arange(ids.shape[1], device=ids.device) * width // ids.shape[1]
     cells = rows[:, None] * width + columns  # [H, W]
@@ -66,4 +55,5 @@ def cell_counts(ids: Tensor, num_segments: int, height: int, width: int) -> Tens
     counts = torch.bincount(
         (ids * num_cells + cells).flatten(), minlength=(num_segments + 1) * num_cells
     )
-    return counts.view(num_segments + 1, num_cells)[1:].float()
+    counts = counts.view(num_segments + 1, num_cells)[1:].float()
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)

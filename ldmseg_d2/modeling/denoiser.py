@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .new_unet import freeze_parameters, new_unet
-from .pretrained_unet import (
+from .unet import (
     cross_attention_width,
     fit_channels,
+    freeze_parameters,
     load_unet,
+    new_unet,
     remove_cross_attention,
 )
 
@@ -28,7 +29,6 @@ class Denoiser(nn.Module):
         condition_channels: int,
         self_conditioning: bool,
         pretrained: str = "",
-        cross_attention: str = "removed",
         cross_attention_dim: int = 768,
         num_tasks: int = 1,
         task_in_time_embedding: bool = False,
@@ -46,10 +46,9 @@ class Denoiser(nn.Module):
             self_conditioning: add C input channels for the previous x0 prediction.
             pretrained: a local folder or an id on the hub, see :func:`load_unet`; empty: random
                 weights.
-            cross_attention: "removed" (the paper, for one task), or "kept": it attends to the
-                task's learnt tokens.
             cross_attention_dim: width of the tokens; a pretrained UNet has its own.
-            num_tasks: tasks that :meth:`forward` distinguishes; above 1 they need cross-attention.
+            num_tasks: tasks that :meth:`forward` distinguishes. The cross-attention reads learnt
+                tokens of several; with one it is removed (the paper).
             task_in_time_embedding: add a learnt vector of the task (zero at first) to the
                 timestep's embedding as well, which every residual block reads.
             known_channel: one more input channel: 1 where cells are given (inpainting).
@@ -64,17 +63,7 @@ class Denoiser(nn.Module):
             ValueError: the parts do not fit together, or a name is not known.
         """
         super().__init__()
-        if cross_attention not in ("removed", "kept"):
-            raise ValueError(
-                f"MODEL.LDMSEG.DENOISER.CROSS_ATTENTION is {cross_attention!r}; allowed: removed, "
-                "kept"
-            )
-        kept = cross_attention == "kept"
-        if num_tasks > 1 and not kept:
-            raise ValueError(
-                f"MODEL.LDMSEG.DENOISER.CROSS_ATTENTION 'removed' cannot tell {num_tasks} tasks "
-                "apart: set it to 'kept', or MODEL.LDMSEG.TASK_MODE to 'joint'"
-            )
+        several = num_tasks > 1
         self.latent_channels = latent_channels
         self.self_conditioning = self_conditioning
         self.known_channel = known_channel
@@ -82,17 +71,17 @@ class Denoiser(nn.Module):
         in_channels = latent_channels * (2 if self_conditioning else 1)
         in_channels += condition_channels + int(known_channel)
         if pretrained:
-            self.unet = load_unet(pretrained, with_cross_attention=kept)
+            self.unet = load_unet(pretrained, with_cross_attention=several)
             fit_channels(self.unet, latent_channels=latent_channels, in_channels=in_channels)
         else:
             self.unet = new_unet(
                 in_channels=in_channels,
                 out_channels=latent_channels,
-                cross_attention_dim=cross_attention_dim if kept else None,
+                cross_attention_dim=cross_attention_dim if several else None,
                 **sizes,
             )
         self.task_tokens: nn.Parameter | None = None
-        if kept:
+        if several:
             width = cross_attention_width(self.unet)
             self.task_tokens = nn.Parameter(0.02 * torch.randn(num_tasks, TOKENS_PER_TASK, width))
         else:

@@ -1,26 +1,87 @@
-"""Pretrained models by their id on the Hugging Face hub; without a network, one clear error."""
+"""Pretrained models from a local folder, or by their id on the Hugging Face hub."""
 
-import threading
+import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
+import torch
+from diffusers import ModelMixin
 from huggingface_hub import constants as hub
-from torch import nn
 
+logger = logging.getLogger(__name__)
+
+CONFIG_NAME = "config.json"
 # Seconds to decide whether the hub can be reached; its own client retries for half a minute.
 HUB_TIMEOUT = 3.0
 
+T = TypeVar("T")
 
-def load_from_hub(
-    load: Callable[..., tuple[nn.Module, dict[str, Any]]], repository: str, *, key: str, files: str
-) -> tuple[nn.Module, dict[str, Any]]:
+
+def load_diffusers_model(
+    model_class: type[ModelMixin], pretrained: str, *, subfolder: str, key: str
+) -> tuple[ModelMixin, list[str]]:
+    """A network that diffusers' ``save_pretrained`` wrote, in float32 on the CPU.
+
+    Args:
+        model_class: such as AutoencoderKL.
+        pretrained: a local folder, or the id of a repository on the hub (``owner/name``).
+        subfolder: where in it the network lies; a local folder may also be the network's own.
+        key: of the config, that names it.
+
+    Returns:
+        The network, and the names of the weights that the file lacks.
+
+    Raises:
+        FileNotFoundError: no such folder, or the hub's repository cannot be had.
+        ValueError: the folder's files cannot be loaded.
+    """
+
+    def load(source: str, **options) -> tuple[ModelMixin, list[str]]:
+        log = logging.getLogger("diffusers.models.modeling_utils")
+        level = log.level
+        log.setLevel(logging.CRITICAL)  # the callers have a better message for missing weights
+        try:
+            model, info = model_class.from_pretrained(
+                source,
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+                **options,
+            )
+        finally:
+            log.setLevel(level)
+        return model, info["missing_keys"]
+
+    root = Path(pretrained).expanduser()
+    if not root.is_dir():
+        # The hub's ids are "name" or "owner/name".
+        if pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
+            raise FileNotFoundError(f"{key} {pretrained!r}: there is no such folder")
+        files = f"{subfolder}/{CONFIG_NAME} and {subfolder}/diffusion_pytorch_model.safetensors"
+        return load_from_hub(partial(load, subfolder=subfolder), pretrained, key=key, files=files)
+    folders = [f for f in (root / subfolder, root) if (f / CONFIG_NAME).is_file()]
+    if not folders:
+        raise FileNotFoundError(
+            f"{key} {pretrained!r}: neither the folder nor its subfolder {subfolder!r} has a "
+            f"{CONFIG_NAME}; {model_class.__name__}.save_pretrained writes one"
+        )
+    try:
+        return load(str(folders[0]), local_files_only=True)
+    except Exception as error:  # diffusers raises whatever its parts do
+        raise ValueError(
+            f"{key}: {folders[0]} holds no {model_class.__name__} that diffusers can load: {error}"
+        ) from error
+
+
+def load_from_hub(load: Callable[..., T], repository: str, *, key: str, files: str) -> T:
     """From the hub's cache, else from the hub, else one error that says what to do instead.
 
     Args:
-        load: a library's ``from_pretrained`` with ``output_loading_info``; takes the repository and
-            ``local_files_only``.
+        load: a library's function, of the repository and ``local_files_only``.
         repository: ``owner/name``.
         key: of the config, that names the repository.
         files: that a folder in its place would have.
@@ -37,6 +98,7 @@ def load_from_hub(
     elif not is_reachable(hub.ENDPOINT):
         reason = f"it is not in the local cache and {hub.ENDPOINT} cannot be reached"
     else:
+        logger.info("Downloading %s from %s", repository, hub.ENDPOINT)
         try:
             return load(repository)
         except Exception as error:
@@ -48,22 +110,13 @@ def load_from_hub(
     ) from cause
 
 
-def is_reachable(url: str, timeout: float = HUB_TIMEOUT) -> bool:
-    """Whether any answer comes from ``url`` within ``timeout`` seconds; honours proxy variables."""
-    answered = threading.Event()
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=timeout).close()
-            answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
-        except (OSError, ValueError):
-            pass
-
-    # A thread, because no timeout limits the look-up of the name.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answered.is_set()
+def is_reachable(url: str) -> bool:
+    """Whether any answer comes from ``url`` within HUB_TIMEOUT; honours proxy variables."""
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+    except urllib.error.HTTPError:
+        return True  # an answer as well
+    except (OSError, ValueError):
+        return False
+    return True

@@ -9,7 +9,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 # Keys listed per kind of mismatch before the error message says "and N more".
 MAX_KEYS_SHOWN = 8
@@ -19,29 +19,17 @@ class NeedsPickleError(ValueError):
     """The file cannot be read without running whatever code it names."""
 
 
-def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, torch.Tensor]:
-    """Read the weights of one network from a file.
-
-    Args:
-        path: a ``.safetensors`` file, or a ``torch.save`` file such as a training checkpoint; a
-            local path or whatever Detectron2's ``PathManager`` can fetch (``https://...``).
-        prefer_ema: take the averaged weights where a checkpoint has them.
-
-    Returns:
-        State-dict key to CPU tensor, without the ``module.`` that DistributedDataParallel adds.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, needs pickle, or holds no weights.
-    """
+def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, Tensor]:
+    """The weights of one network, see :func:`read_checkpoint` and :func:`select_weights`."""
     return select_weights(read_checkpoint(path), source=path, prefer_ema=prefer_ema)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read all that a weight file holds, onto the CPU.
+    """All that a weight file holds, on the CPU.
 
     Args:
-        path: see :func:`load_weights`.
+        path: a ``.safetensors`` file, or a ``torch.save`` file such as a training checkpoint; a
+            local path or whatever Detectron2's ``PathManager`` can fetch (``https://...``).
 
     Returns:
         A training checkpoint as it was saved (``model``, ``ema``, ``trainer``, ``iteration``); a
@@ -79,16 +67,13 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 def select_weights(
     checkpoint: dict[str, Any], *, source: str, prefer_ema: bool = True
-) -> dict[str, torch.Tensor]:
-    """Take the weights out of what :func:`read_checkpoint` returned.
+) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` returned, by state-dict key.
 
     Args:
         checkpoint: with the key ``model``, ``ema`` or both.
         source: where it comes from, for the error message.
         prefer_ema: take the averaged weights where they exist.
-
-    Returns:
-        State-dict key to tensor, without ``module.``.
 
     Raises:
         ValueError: something else than tensors is found.
@@ -99,38 +84,30 @@ def select_weights(
         state = checkpoint["model"]
     # torch's AveragedModel keeps its counter beside the weights.
     state = {key: value for key, value in state.items() if key != "n_averaged"}
-    strangers = [key for key, value in state.items() if not isinstance(value, torch.Tensor)]
+    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if strangers or not state:
         found = f"{strangers[0]!r} is no tensor" if strangers else "it is empty"
         raise ValueError(f"{source!r} holds no weights of a network: {found}.")
-    if all(key.startswith("module.") for key in state):
+    if all(key.startswith("module.") for key in state):  # DistributedDataParallel's
         state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
 
 def load_into(
     module: nn.Module,
-    state: dict[str, torch.Tensor],
+    state: dict[str, Tensor],
     *,
     source: str,
     ignore_missing: tuple[str, ...] = (),
 ) -> None:
-    """Copy weights into a network; every key and every shape must fit.
-
-    Args:
-        module: changed in place, and only if everything fits.
-        state, source, ignore_missing: see :func:`check_fits`.
-
-    Raises:
-        ValueError: keys are missing, unknown or of another shape; one message lists them all.
-    """
+    """Copy weights into a network, in place and only if all fit, see :func:`check_fits`."""
     check_fits(module, state, source=source, ignore_missing=ignore_missing)
     module.load_state_dict(state, strict=False)
 
 
 def check_fits(
     module: nn.Module,
-    state: dict[str, torch.Tensor],
+    state: dict[str, Tensor],
     *,
     source: str,
     ignore_missing: tuple[str, ...] = (),
@@ -150,44 +127,32 @@ def check_fits(
     ignore_missing = tuple(p for p in ignore_missing if not any(k.startswith(p) for k in state))
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
-    missing = [key for key in own if key not in given and not key.startswith(ignore_missing)]
-    unexpected = [key for key in given if key not in own]
-    misfits = [
-        f"{key} {given[key]}, the model has {own[key]}"
-        for key in given
-        if key in own and given[key] != own[key]
-    ]
-    problems = [
-        _list_keys("missing", [f"{key} {own[key]}" for key in missing]),
-        _list_keys("not in the model", [f"{key} {given[key]}" for key in unexpected]),
-        _list_keys("of another shape", misfits),
-    ]
-    problems = [problem for problem in problems if problem]
-    if problems:
+    problems = {
+        "missing": [
+            f"{k} {shape}"
+            for k, shape in own.items()
+            if k not in given and not k.startswith(ignore_missing)
+        ],
+        "not in the model": [f"{k} {shape}" for k, shape in given.items() if k not in own],
+        "of another shape": [
+            f"{k} {shape}, the model has {own[k]}"
+            for k, shape in given.items()
+            if own.get(k, shape) != shape
+        ],
+    }
+    lines = []
+    for kind, keys in problems.items():
+        if keys:
+            lines += [f"  {len(keys)} {kind}:", *(f"    {key}" for key in keys[:MAX_KEYS_SHOWN])]
+        if len(keys) > MAX_KEYS_SHOWN:
+            lines.append(f"    and {len(keys) - MAX_KEYS_SHOWN} more")
+    if lines:
         raise ValueError(
             f"The weights in {source!r} do not fit the {type(module).__name__}: "
-            "does the config match the checkpoint?\n" + "\n".join(problems)
+            "does the config match the checkpoint?\n" + "\n".join(lines)
         )
 
 
-def without_prefixes(
-    state: dict[str, torch.Tensor], prefixes: Iterable[str]
-) -> dict[str, torch.Tensor]:
-    """Leave out the keys that start with one of `prefixes`.
-
-    Example:
-        >>> without_prefixes({"autoencoder.w": 1, "denoiser.w": 2}, ("autoencoder.",))
-        {'denoiser.w': 2}
-    """
-    prefixes = tuple(prefixes)
-    return {key: value for key, value in state.items() if not key.startswith(prefixes)}
-
-
-def _list_keys(kind: str, keys: list[str]) -> str:
-    """One line a key, at most MAX_KEYS_SHOWN of them; nothing where there are none."""
-    if not keys:
-        return ""
-    lines = [f"  {len(keys)} {kind}:", *(f"    {key}" for key in keys[:MAX_KEYS_SHOWN])]
-    if len(keys) > MAX_KEYS_SHOWN:
-        lines.append(f"    and {len(keys) - MAX_KEYS_SHOWN} more")
-    return "\n".join(lines)
+def without_prefixes(state: dict[str, Tensor], prefixes: Iterable[str]) -> dict[str, Tensor]:
+    """Leave out the keys that start with one of `prefixes`."""
+    return {key: value for key, value in state.items() if not key.startswith(tuple(prefixes))}

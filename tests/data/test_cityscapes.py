@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets.cityscapes_panoptic import register_all_cityscapes_panoptic
+from detectron2.data import MetadataCatalog
 
 from ldmseg_d2.data import load_dataset_dicts, register_all
-from ldmseg_d2.evaluation.coco_panoptic import PanopticEvaluator
+from ldmseg_d2.evaluation import PanopticEvaluator
 
 from .helpers import id2rgb, write_png
 from .test_dataset_mapper import plain_mapper
@@ -105,15 +104,3 @@ def test_our_name_needs_no_train_ids_and_takes_any_path(tmp_path, catalogs):
     assert metadata.stuff_classes[13] == "car" and metadata.stuff_classes[0] == "road"
     with pytest.raises(FileNotFoundError, match="cityscapes_panoptic_train.*csCreatePanopticImgs"):
         load_dataset_dicts(["cityscapes_panoptic_train"])
-
-
-def test_detectron2s_name(tmp_path, catalogs):
-    folder = write_cityscapes(tmp_path)
-    for split in ("train", "val"):
-        DatasetCatalog.pop(f"cityscapes_fine_panoptic_{split}")
-        MetadataCatalog.pop(f"cityscapes_fine_panoptic_{split}")
-    register_all_cityscapes_panoptic(str(tmp_path))
-    check("cityscapes_fine_panoptic_val")
-    (folder / "gtFine" / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="csCreateTrainIdLabelImgs"):
-        load_dataset_dicts(["cityscapes_fine_panoptic_val"])

@@ -1,10 +1,6 @@
 """The generated scenes as files: what is written, registered and evaluated."""
 
-import contextlib
-import io
 import json
-import runpy
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +9,6 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
-from panopticapi.evaluation import pq_compute
 from PIL import Image
 
 from ldmseg_d2.data.datasets.register_panoptic import load_panoptic_json, panoptic_metadata
@@ -74,17 +69,6 @@ def test_files_hold_what_generate_scene_returns(registered):
                     assert read[key] == made[key]
 
 
-def test_splits_share_no_scene():
-    images = [
-        generate_scene(seed=split_seed(SEED, split), index=i).image.tobytes()
-        for split in ("train", "val")
-        for i in range(COUNT)
-    ]
-    assert len(set(images)) == 2 * COUNT
-    with pytest.raises(ValueError, match="test"):
-        split_seed(SEED, "test")
-
-
 def test_the_number_of_processes_changes_no_byte(written, tmp_path):
     write_scenes(tmp_path / NAME, "train", num_images=COUNT, seed=SEED, num_workers=2)
     made = sorted(p for p in (tmp_path / NAME).rglob("*") if p.is_file())
@@ -114,27 +98,6 @@ def test_a_finished_split_is_kept_and_another_one_refused(tmp_path, caplog):
         write_scenes(tmp_path, "val", num_images=0, seed=0)
 
 
-def test_an_interrupted_split_has_no_json_and_is_made_again(tmp_path):
-    def stop(done: int, total: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_scenes(tmp_path, "train", num_images=4, seed=0, progress=stop)
-    assert not list(tmp_path.glob("*.json*"))
-    assert write_scenes(tmp_path, "train", num_images=4, seed=0).is_file()
-
-
-def test_panopticapi_gives_the_ground_truth_100(registered):
-    meta = MetadataCatalog.get(f"{registered}_val")
-    with contextlib.redirect_stdout(io.StringIO()):
-        result = pq_compute(
-            meta.panoptic_json, meta.panoptic_json, meta.panoptic_root, meta.panoptic_root
-        )
-    for group in ("All", "Things", "Stuff"):
-        assert result[group]["pq"] == pytest.approx(1.0)
-
-
 def test_detectron2_evaluator_takes_contiguous_ids_back(registered, tmp_path):
     """The ground truth as a prediction through COCOPanopticEvaluator: PQ 100."""
     evaluator = COCOPanopticEvaluator(f"{registered}_val", str(tmp_path))
@@ -148,16 +111,6 @@ def test_detectron2_evaluator_takes_contiguous_ids_back(registered, tmp_path):
         ids[~np.isin(ids, [s["id"] for s in segments])] = 0
         evaluator.process([record], [{"panoptic_seg": (torch.from_numpy(ids), segments)}])
     assert evaluator.evaluate()["panoptic_seg"]["PQ"] == pytest.approx(100.0)
-
-
-def test_metadata_is_one_contiguous_space(registered):
-    meta = MetadataCatalog.get(f"{registered}_train")
-    names = [c["name"] for c in SCENES_CATEGORIES]
-    assert meta.thing_classes == meta.stuff_classes == names
-    assert meta.thing_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 7)}
-    assert meta.stuff_dataset_id_to_contiguous_id == {i: i - 1 for i in range(1, 12)}
-    assert (meta.ignore_label, meta.label_divisor, meta.depth_scale) == (255, 1000, 256.0)
-    assert meta.evaluator_type == "scenes_panoptic"
 
 
 def test_loader_errors_say_how_to_mend(tmp_path):
@@ -187,22 +140,5 @@ def test_loader_errors_say_how_to_mend(tmp_path):
     (tmp_path / "a.png").touch()
     (record,) = load_panoptic_json(content([image], [annotation]), **arguments)
     assert record["file_name"] == "a.jpg" and "depth_file_name" not in record
-    arguments["image_suffix"] = ".png"
-    (record,) = load_panoptic_json(content([image], [annotation]), **arguments)
-    assert record["file_name"] == "a.png"
     with pytest.raises(ValueError, match="unique"):
         panoptic_metadata([])
-
-
-def test_script_writes_both_splits(tmp_path, monkeypatch, caplog):
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["prepare_scenes.py", "--root", str(tmp_path), *arguments])
-        runpy.run_path(str(ROOT / "tools" / "prepare_scenes.py"), run_name="__main__")
-
-    small = ("--train", "3", "--val", "2", "--workers", "1")
-    with caplog.at_level("INFO"):
-        run(*small)
-    assert "pictures/s" in caplog.text
-    assert len(list((tmp_path / "scenes" / "val").glob("*.png"))) == 2
-    with pytest.raises(SystemExit, match="--overwrite"):
-        run(*small, "--size", "80")

@@ -12,7 +12,6 @@ from tiny_model import TinyNet, tiny_config
 from torch import nn
 
 from ldmseg_d2.engine import LDMSegCheckpointer, ModelEMA
-from ldmseg_d2.engine.checkpointer import to_plain
 from ldmseg_d2.modeling.weights import load_into, load_weights
 
 
@@ -63,15 +62,12 @@ def test_safetensors_load(model, tmp_path):
     assert_same_weights(other, model)
 
 
-@pytest.mark.parametrize("prefer_ema", [True, False])
-def test_weights_alone_are_the_averaged_ones(model, tmp_path, prefer_ema):
+def test_weights_alone_are_the_averaged_ones(model, tmp_path):
     ema, path = save_averaged(model, tmp_path)
     other = other_model(tmp_path)
-    LDMSegCheckpointer(other, prefer_ema=prefer_ema).load(path)
-    expected = ema.module if prefer_ema else model
-    assert torch.equal(other.norm.bias, expected.norm.bias)
-    state = load_weights(path, prefer_ema=prefer_ema)
-    assert torch.equal(state["norm.bias"], expected.norm.bias)
+    LDMSegCheckpointer(other).load(path)
+    assert torch.equal(other.norm.bias, ema.module.norm.bias)
+    assert torch.equal(load_weights(path, prefer_ema=False)["norm.bias"], model.norm.bias)
 
 
 def test_resuming_loads_both(model, tmp_path):
@@ -99,13 +95,6 @@ def test_all_misfits_are_named_at_once(model):
         "  1 of another shape:\n    head.weight (5, 4, 1, 1), the model has (4, 4, 1, 1)"
     )
     assert torch.equal(model.norm.weight, before), "nothing is loaded where something misfits"
-
-
-def test_long_lists_are_cut(model):
-    state = {f"stranger.{i}": torch.zeros(1) for i in range(20)}
-    with pytest.raises(ValueError, match="20 not in the model") as info:
-        load_into(model, state | model.state_dict(), source="x")
-    assert "and 12 more" in str(info.value) and "stranger.8" not in str(info.value)
 
 
 def test_missing_frozen_keys_are_allowed_only_by_their_prefix(model):
@@ -156,12 +145,6 @@ def test_missing_file_is_named(model, tmp_path):
         LDMSegCheckpointer(nn.Linear(1, 1)).load(path)
 
 
-def test_module_prefix_is_stripped(tmp_path, model):
-    wrapped = {f"module.{key}": value for key, value in model.state_dict().items()}
-    torch.save({"model": wrapped}, tmp_path / "m.pth")
-    assert load_weights(str(tmp_path / "m.pth")).keys() == model.state_dict().keys()
-
-
 def test_other_models_load_loosely_as_in_detectron2(tmp_path):
     model, state = nn.Linear(2, 2), {"weight": torch.ones(2, 2), "stranger": torch.ones(1)}
     torch.save({"model": state}, tmp_path / "m.pth")
@@ -183,12 +166,6 @@ def test_detectron2_pickles_load_into_other_models_only(tmp_path, model):
         assert linear.weight.sum() == 4
     with pytest.raises(ValueError, match="needs pickle"):
         LDMSegCheckpointer(model).load(str(path))
-
-
-def test_empty_path_loads_nothing(model):
-    before = model.head.weight.clone()
-    assert LDMSegCheckpointer(model).load("") == {}
-    assert torch.equal(model.head.weight, before)
 
 
 KILLED_WHILE_SAVING = """
@@ -219,18 +196,6 @@ def test_kill_while_saving_keeps_the_checkpoint_before(tmp_path):
     model.frozen_prefixes = ()
     checkpointer = LDMSegCheckpointer(model, str(tmp_path))
     assert checkpointer.resume_or_load("", resume=True) == {"iteration": 1}
-
-
-def test_only_the_main_process_saves(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(comm, "is_main_process", lambda: False)
-    LDMSegCheckpointer(model, str(tmp_path)).save("m")
-    assert not (tmp_path / "m.pth").exists()
-
-
-def test_to_plain():
-    plain = to_plain({"a": [np.float32(0.5), (np.int64(2),)], "b": np.zeros(2)})
-    assert plain["a"] == [0.5, (2,)] and type(plain["a"][1][0]) is int
-    assert torch.equal(plain["b"], torch.zeros(2, dtype=torch.float64))
 
 
 def save_numbered(folder, *iterations: int) -> LDMSegCheckpointer:

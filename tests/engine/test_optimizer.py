@@ -7,22 +7,13 @@ from tiny_model import TinyTrainer, run_trainer, tiny_config
 from torch import nn
 
 from ldmseg_d2.engine import build_lr_scheduler, build_optimizer, load_config
-from ldmseg_d2.engine.optimizer import parameter_groups
 from ldmseg_d2.modeling.image_encoder import build_image_encoder
-
-
-class ScaleOnly(nn.Module):
-    """A norm that torch does not know, such as RMSNorm before torch 2.4."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(3))
 
 
 def small_model() -> nn.Module:
     model = nn.Module()
     model.image_encoder = nn.Linear(3, 3)
-    model.denoiser = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm([3, 3]), ScaleOnly())
+    model.denoiser = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm([3, 3]))
     model.frozen = nn.Linear(3, 3).requires_grad_(False)
     model.tied = model.denoiser[0]
     return model
@@ -33,21 +24,15 @@ def make_config(*opts):
 
 
 def test_groups_by_kind_of_parameter():
+    """Weights, norms and biases decay differently; the image encoder learns at its own rate."""
     model = small_model()
-    groups = parameter_groups(
-        model,
-        lr=1.0,
-        weight_decay=0.5,
-        weight_decay_norm=0.25,
-        weight_decay_bias=0.125,
-        image_encoder_multiplier=0.1,
-    )
+    decays = ("SOLVER.WEIGHT_DECAY", 0.5, "SOLVER.WEIGHT_DECAY_NORM", 0.25)
+    decays += ("SOLVER.WEIGHT_DECAY_BIAS", 0.125, "SOLVER.IMAGE_ENCODER_MULTIPLIER", 0.1)
+    groups = build_optimizer(make_config("SOLVER.BASE_LR", 1.0, *decays), model).param_groups
     found = {
-        id(parameter): (group["lr"], group["weight_decay"])
-        for group in groups
-        for parameter in group["params"]
+        id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]
     }
-    linear, norm, scale = model.denoiser
+    linear, norm = model.denoiser
     expected = {
         id(model.image_encoder.weight): (0.1, 0.5),
         id(model.image_encoder.bias): (0.1, 0.125),
@@ -55,7 +40,6 @@ def test_groups_by_kind_of_parameter():
         id(linear.bias): (1.0, 0.125),
         id(norm.weight): (1.0, 0.25),
         id(norm.bias): (1.0, 0.125),
-        id(scale.weight): (1.0, 0.25),
     }
     assert found == expected
     assert sum(len(group["params"]) for group in groups) == len(expected)
@@ -127,13 +111,6 @@ def test_layer_decay_that_cannot_be_raises():
     assert set(rates(nn.Linear(2, 2), key, 0.9).values()) == {1e-4}
 
 
-def test_bias_decays_like_weights_where_none():
-    groups = parameter_groups(
-        nn.Linear(2, 2), lr=1.0, weight_decay=0.5, weight_decay_norm=0.0, weight_decay_bias=None
-    )
-    assert [group["weight_decay"] for group in groups] == [0.5]
-
-
 def test_optimizer_takes_the_config_values():
     cfg = make_config("SOLVER.BASE_LR", 0.25, "SOLVER.BETAS", "(0.5, 0.75)")
     optimizer = build_optimizer(cfg, small_model())
@@ -145,11 +122,6 @@ def test_optimizer_takes_the_config_values():
 def test_nothing_trainable_raises():
     with pytest.raises(ValueError, match="no trainable parameter"):
         build_optimizer(make_config(), nn.Linear(2, 2).requires_grad_(False))
-
-
-def test_unknown_optimizer_raises():
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER 'SGD' is unknown"):
-        build_optimizer(make_config("SOLVER.OPTIMIZER", "SGD"), small_model())
 
 
 @pytest.mark.parametrize("clip_type", ["value", "norm"])
@@ -234,22 +206,6 @@ def test_flat_linear_curve():
     assert lr_curve(cfg) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("fraction, expected_last", [(0.0, 2.0 / 20), (1.0, 2.0)])
-def test_flat_linear_limits(fraction, expected_last):
-    cfg = make_config(
-        *COMMON,
-        "SOLVER.LR_SCHEDULER_NAME",
-        "WarmupFlatLinearLR",
-        "SOLVER.WARMUP_ITERS",
-        0,
-        "SOLVER.FLAT_FRACTION",
-        fraction,
-    )
-    rates = lr_curve(cfg)
-    assert rates[0] == pytest.approx(2.0)
-    assert rates[-1] == pytest.approx(expected_last)
-
-
 def test_cosine_curve():
     cfg = make_config(*COMMON, "SOLVER.WARMUP_ITERS", 0)
     expected = [1.0 + math.cos(math.pi * i / 20) for i in range(20)]
@@ -259,7 +215,6 @@ def test_cosine_curve():
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "must be one of WarmupCosineLR"),
         ("SOLVER.MAX_ITER", 0, "MAX_ITER must be positive"),
         ("SOLVER.FLAT_FRACTION", 1.5, "FLAT_FRACTION must be in 0..1"),
     ],

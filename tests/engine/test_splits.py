@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import LDMSEG, tiny_batch, tiny_config
-from tiny_model import TinyTrainer, run_trainer
+from tiny_model import run_trainer
 from tiny_model import tiny_config as tiny_net_config
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.engine import Trainer, launch
-from ldmseg_d2.engine.scaling import scale_config
 from ldmseg_d2.meta_arch.batching import SampleRandomness
 
 # (name, processes, accumulation steps); the batch of a step is 4 in all.
@@ -132,56 +131,10 @@ def test_batch_that_cannot_be_divided(tmp_path):
         run_trainer(tiny_net_config(tmp_path, "SOLVER.ACCUMULATION_STEPS", 3))
 
 
-REFERENCE = (
-    "SOLVER.MAX_ITER", 1000, "SOLVER.WARMUP_ITERS", 100, "SOLVER.BASE_LR", 0.1,
-    "SOLVER.CHECKPOINT_PERIOD", 50, "TEST.EVAL_PERIOD", 0, "SOLVER.STEPS", (600,),
-)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "batch, reference_batch, reference_processes, processes, expected",
-    [
-        (16, 0, 0, 4, (16, 0.1, 1000, 100, 50)),
-        (16, 16, 0, 4, (16, 0.1, 1000, 100, 50)),
-        (4, 16, 0, 1, (4, 0.025, 4000, 400, 200)),
-        (64, 16, 0, 1, (64, 0.4, 250, 25, 12)),
-        # Detectron2's own: the pictures of a process stay.
-        (16, 0, 8, 2, (4, 0.025, 4000, 400, 200)),
-        (16, 16, 8, 2, (4, 0.025, 4000, 400, 200)),
-        # Both: first the batch, then the processes.
-        (8, 16, 4, 2, (4, 0.025, 4000, 400, 200)),
-    ],
-)
-def test_linear_scaling(batch, reference_batch, reference_processes, processes, expected):
-    cfg = tiny_net_config(
-        "out", *REFERENCE, "SOLVER.IMS_PER_BATCH", batch,
-        "SOLVER.REFERENCE_BATCH", reference_batch,
-        "SOLVER.REFERENCE_WORLD_SIZE", reference_processes,
-    )  # fmt: skip
-    scaled = scale_config(cfg, processes)
-    s = scaled.SOLVER
-    found = (s.IMS_PER_BATCH, s.BASE_LR, s.MAX_ITER, s.WARMUP_ITERS, s.CHECKPOINT_PERIOD)
-    assert found == pytest.approx(expected)
-    assert s.STEPS[0] == pytest.approx(0.6 * s.MAX_ITER, rel=0.01)
-    assert scaled.TEST.EVAL_PERIOD == 0 and scaled.is_frozen()
-    assert s.REFERENCE_BATCH in (0, s.IMS_PER_BATCH)
-    # What was scaled once is not scaled again.
-    assert scale_config(scaled, processes) == scaled
-    assert cfg.SOLVER.IMS_PER_BATCH == batch and cfg.SOLVER.BASE_LR == 0.1
-
-
-def test_scaling_refuses(tmp_path):
-    cfg = tiny_net_config("out", "SOLVER.REFERENCE_WORLD_SIZE", 3)
-    with pytest.raises(ValueError, match="multiple of SOLVER.REFERENCE_WORLD_SIZE 3"):
-        scale_config(cfg, 1)
-    with pytest.raises(ValueError, match="REFERENCE_BATCH"):
-        scale_config(tiny_net_config("out", "SOLVER.REFERENCE_BATCH", -1), 1)
-
-
-def test_trainer_trains_the_scaled_number_of_iterations(tmp_path, caplog):
-    trainer = TinyTrainer(tiny_net_config(tmp_path, "SOLVER.REFERENCE_BATCH", 8))
-    assert trainer.max_iter == 12 and trainer.cfg.SOLVER.BASE_LR == 0.005
-    trainer = run_trainer(
-        tiny_net_config(tmp_path, "SOLVER.REFERENCE_BATCH", 2, "SOLVER.ZERO", True)
-    )
-    assert trainer.iter == 3 and trainer.cfg.SOLVER.BASE_LR == 0.02
+def test_another_number_of_processes_is_scaled_as_in_detectron2(tmp_path):
+    """SOLVER.REFERENCE_WORLD_SIZE: a process keeps its pictures, a single one trains longer."""
+    reference = ("SOLVER.REFERENCE_WORLD_SIZE", 2, "SOLVER.WARMUP_ITERS", 0)
+    trainer = run_trainer(tiny_net_config(tmp_path, *reference))
+    assert trainer.cfg.SOLVER.IMS_PER_BATCH == len(trainer.batch) == 2
+    assert trainer.iter == trainer.max_iter == 12
+    assert trainer.cfg.SOLVER.BASE_LR == 0.005

@@ -22,15 +22,9 @@ ENCODERS = {
     "TimmImageEncoder": {"MODEL_NAME": "resnet10t", "PRETRAINED": "", "STAGES": [1, 2]},
     "VAEImageEncoder": {
         "PRETRAINED": "",
-        "BLOCK_OUT_CHANNELS": [8, 16],
+        "BLOCK_OUT_CHANNELS": [8, 16, 16],
         "LAYERS_PER_BLOCK": 1,
         "NORM_NUM_GROUPS": 4,
-        "LATENT_CHANNELS": 8,
-    },
-    "TinyVAEImageEncoder": {
-        "PRETRAINED": "",
-        "BLOCK_OUT_CHANNELS": [64] * 4,
-        "LATENT_CHANNELS": 8,
     },
 }
 
@@ -89,7 +83,7 @@ def test_a_frozen_backbone_keeps_no_activations():
     with torch.autograd.graph.saved_tensors_hooks(
         lambda x: saved_sizes.append(x.shape) or x, lambda x: x
     ):
-        condition = model.encode_images(torch.zeros(2, 3, 64, 64))
+        condition = model.encode_images(tiny_batch())
     assert seen[0].grad_fn is None and not seen[0].requires_grad
     assert condition.requires_grad
     # LayerNorm's and the projection's own tensors, and none of the backbone's dozens.
@@ -117,13 +111,6 @@ def test_frozen_random_weights_warn(caplog):
     assert "VAEImageEncoder is frozen with random weights" in caplog.text
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_photos_of_other_statistics_raise(name):
-    with pytest.raises(ValueError, match=f"{name} needs photos in .-1, 1.*PIXEL_MEAN"):
-        build(name, "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_inference_with_every_encoder(name):
-    outputs = build(name).eval()(tiny_batch(annotated=False))
-    assert [tuple(o["panoptic_seg"][0].shape) for o in outputs] == [(64, 64)] * 2
+def test_photos_of_other_statistics_raise():
+    with pytest.raises(ValueError, match="TimmImageEncoder needs photos in .-1, 1.*PIXEL_MEAN"):
+        build("TimmImageEncoder", "MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53])

@@ -67,12 +67,10 @@ def test_inputs_are_stacked_and_what_is_missing_is_zero(self_conditioning, known
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"cross_attention": "kep"}, "CROSS_ATTENTION is 'kep'; allowed: removed, kept"),
         ({"freeze": ["no_such"]}, "no parameter contains 'no_such'"),
-        ({"num_tasks": 3}, "CROSS_ATTENTION 'removed' cannot tell 3 tasks apart"),
         ({"block_out_channels": (8, 8, 8)}, "one entry per level, got 3, 2 and 2"),
         (
-            {"cross_attention": "kept", "down_block_types": ("DownBlock2D",) * 2,
+            {"num_tasks": 2, "down_block_types": ("DownBlock2D",) * 2,
              "up_block_types": ("UpBlock2D",) * 2},
             "this UNet has no cross-attention",
         ),
@@ -114,7 +112,7 @@ def test_compiled_predicts_as_plain():
     torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-4)
 
 
-SEVERAL = {"cross_attention": "kept", "cross_attention_dim": 8, "num_tasks": 3}
+SEVERAL = {"cross_attention_dim": 8, "num_tasks": 3}
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 """The page of shipped models, from cards and measured results."""
 
-import importlib.util
 import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
+from load_tool import load_tool
 
 from ldmseg_d2.engine.reporting import HEADLINES, headlines, results_table
 
@@ -22,15 +22,10 @@ RESULTS = {
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("zoo", ROOT / "tools" / "report_model_zoo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    shutil.copytree(
-        module.CARDS, tmp_path / "cards", ignore=shutil.ignore_patterns("*.safetensors")
-    )
-    monkeypatch.setattr(module, "CARDS", tmp_path / "cards")
-    monkeypatch.setattr("ldmseg_d2.model_zoo._HERE", tmp_path / "cards")
-    monkeypatch.setattr("ldmseg_d2.model_zoo.config_root", lambda: ROOT / "configs")
+    module = load_tool("report_model_zoo")
+    cards = tmp_path / "cards"
+    shutil.copytree(module.CARDS, cards, ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setattr(module, "CARDS", cards)
     return module
 
 
@@ -73,13 +68,13 @@ def test_one_model_is_measured_and_the_others_keep_their_results(tool, tmp_path,
     results = json.loads(after[name])["results"]
     assert results["rows"]["DDPM, 7"] == headlines(RESULTS)
     text = page.read_text()
-    assert "| DDPM, 2 | 61.0 | 80.0 | 75.0 | 85.1 | 70.0 | 0.062 | - |" in text
-    assert "Test set of mine." in text
+    assert "| DDPM, 2 | 61.0 | 85.1 | 70.0 | 0.062 | - |" in text
+    assert results["settings"] == "Test set of mine."
     assert all(f"## {key}\n" in text for key in before)
     # Without anything to measure, only the page is written, and it is the same.
     tool.main(["--only", "--output", str(page)])
     assert page.read_text() == text and asked == [2, 7]
-    with pytest.raises(KeyError, match="no shipped model"):
+    with pytest.raises(KeyError, match="no card of 'no_such_model'"):
         tool.main(["--only", "no_such_model"])
 
 

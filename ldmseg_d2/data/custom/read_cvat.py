@@ -3,7 +3,7 @@
 CVAT's COCO export is read by `read_coco`.
 """
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -11,12 +11,10 @@ from xml.parsers import expat
 
 import numpy as np
 
-from .pictures import Annotation, FileIndex, Picture, Source, is_unsafe, unannotated
 from .problems import InputError, Problem
 from .run_lengths import decode_cvat
-from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, paint, polygon_mask
-
-__all__ = ["parse_xml", "read_cvat"]
+from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
+from .sources import FileIndex, Job, Picture, Source, is_unsafe
 
 MAX_XML_BYTES = 2**30
 DRAWN = ("polygon", "mask", "box", "ellipse")
@@ -25,20 +23,12 @@ IGNORED = ("points", "polyline", "cuboid", "skeleton")
 LINE = "\0line"
 
 
-def parse_xml(path: str | Path) -> Element:
-    """Parses XML that may come from strangers: no document type, so no entities.
+def parse_xml(path: Path) -> Element:
+    """Parses XML that may come from strangers: at most 1 GiB, no document type, so no entities.
 
-    Args:
-        path: the file, at most 1 GiB.
-
-    Returns:
-        The root; each element has its line under the attribute `LINE`.
-
-    Raises:
-        InputError: naming file and line, if it is no XML or has a document type.
-        FileNotFoundError: if there is no such file.
+    Each element has its line under the attribute `LINE`; InputError names file and line.
     """
-    if os.path.getsize(path) > MAX_XML_BYTES:
+    if path.stat().st_size > MAX_XML_BYTES:
         raise InputError(f"{path} is larger than {MAX_XML_BYTES >> 20} MiB: export fewer pictures")
     parser, builder = expat.ParserCreate(), TreeBuilder()
 
@@ -56,8 +46,7 @@ def parse_xml(path: str | Path) -> Element:
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
     try:
-        with open(path, "rb") as file:
-            parser.ParseFile(file)
+        parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
         raise InputError(
             f"{path} line {error.lineno} column {error.offset + 1}: no valid XML "
@@ -66,22 +55,8 @@ def parse_xml(path: str | Path) -> Element:
     return builder.close()
 
 
-def read_cvat(
-    annotations: str | Path, photos: FileIndex, *, overlap: str = "order", **_: Any
-) -> Source:
-    """Reads polygons, masks, boxes and ellipses.
-
-    Args:
-        annotations: `annotations.xml`.
-        photos: folder of the photos.
-        overlap: a key of `OVERLAP_RULES`.
-
-    Returns:
-        The source; its classes are the task's labels, else those that occur.
-
-    Raises:
-        InputError, FileNotFoundError: if the XML as a whole cannot be read.
-    """
+def read_cvat(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Source:
+    """Reads polygons, masks, boxes and ellipses; classes are the task's labels, and those used."""
     root = parse_xml(annotations)
     if root.tag != "annotations":
         raise InputError(f"{annotations} is no CVAT export: its root is <{root.tag}>")
@@ -92,37 +67,32 @@ def read_cvat(
         )
     problems: list[Problem] = []
     pictures = []
-    used: dict[str, None] = {}
+    used: set[str] = set()
     for image in root.iter("image"):
         name = image.get("name", "")
         where = f"{annotations} line {image.get(LINE)}"
         if not name or is_unsafe(name):
             problems.append(Problem("unsafe_name", where, f"name is {name!r}"))
             continue
-        shapes = _shapes(image, f"{annotations} ({name})", problems)
-        used.update(dict.fromkeys(s.category for s in shapes if s.category is not None))
-
-        def load(size: tuple, _, drawn: list[Shape] = shapes, file: str = name) -> Annotation:
-            return paint(drawn, size, file=file, overlap=overlap)
-
+        file = f"{annotations} ({name})"
+        shapes = _shapes(image, file, problems)
+        used.update(s.category for s in shapes if s.category is not None)
         size = tuple(_integer(image.get(side)) for side in ("height", "width"))
-        pictures.append(
-            Picture(name, photos.find(name), where, load, size if min(size) > 0 else None)
-        )
-    labels = [
-        {"name": label.findtext("name", ""), "color": label.findtext("color")}
+        load = painter(shapes, file, job.overlap)
+        known = size if min(size) > 0 else None
+        pictures.append(Picture(name, photos.find(name), where, load, known))
+    colors = {
+        label.findtext("name", ""): label.findtext("color")
         for label in root.findall("meta//labels/label")
-    ]
-    known = {label["name"]: label for label in labels if label["name"]}
-    categories = list({**{n: {"name": n} for n in used}, **known}.values())
-    categories.sort(key=lambda c: c["name"])
-    problems += unannotated(photos, pictures)
-    return Source(pictures, categories or [{"name": "segment"}], problems, OVERLAP_RULES[overlap])
+    }
+    names = sorted((used | colors.keys()) - {""})
+    categories = [{"name": name, "color": colors.get(name)} for name in names or ["segment"]]
+    return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
 
 
 def _integer(text: str | None) -> int:
     """The number; 0 for what is none."""
-    return int(text) if text is not None and text.isdigit() else 0
+    return int(text) if text is not None and text.lstrip("-").isdigit() else 0
 
 
 def _shapes(image: Element, file: str, problems: list[Problem]) -> list[Shape]:
@@ -131,40 +101,32 @@ def _shapes(image: Element, file: str, problems: list[Problem]) -> list[Shape]:
         where = f"<{element.tag}> on line {element.get(LINE)}"
         if element.tag in IGNORED:
             problems.append(Problem("shape_ignored", file, f"{where} encloses no pixels"))
-        if element.tag not in DRAWN:
-            continue
-        boxes += element.tag == "box"
-        text = element.get("z_order", "0")
-        z_order = int(text) if text.lstrip("-").isdigit() else 0
-        shapes.append(Shape(element.get("label"), where, _drawing(element), z_order))
+        if element.tag in DRAWN:
+            boxes += element.tag == "box"
+            draw = partial(_draw, element.tag, element.attrib)
+            z_order = _integer(element.get("z_order"))
+            shapes.append(Shape(element.get("label"), where, draw, z_order))
     if boxes:
         problems.append(Problem("box_as_segment", file, f"{boxes} segments are boxes"))
     return shapes
 
 
-def _drawing(element: Element):
-    """A shape's `draw`."""
-    values = element.attrib
+def _draw(kind: str, values: dict[str, str], size: tuple[int, int]) -> np.ndarray:
+    def numbers(*keys: str) -> list[float]:
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise ValueError(f"it has no attribute {missing[0]!r}")
+        return [float(values[key]) for key in keys]
 
-    def number(key: str) -> float:
-        if key not in values:
-            raise ValueError(f"it has no attribute {key!r}")
-        return float(values[key])
-
-    def draw(size: tuple[int, int]) -> np.ndarray:
-        turn = float(values.get("rotation", 0))
-        if element.tag == "polygon":
-            pairs = [p.split(",") for p in values.get("points", "").split(";")]
-            return polygon_mask([[float(v) for x, y in pairs for v in (x, y)]], size)
-        if element.tag == "mask":
-            box = {key: int(number(key)) for key in ("left", "top", "width", "height")}
-            counts = [int(c) for c in values.get("rle", "").split(",")]
-            return decode_cvat(counts, **box, size=size)
-        if element.tag == "box":
-            x, y = number("xtl"), number("ytl")
-            sides = number("xbr") - x, number("ybr") - y
-            return polygon_mask([box_corners(x, y, *sides, turn, centre=True)], size)
-        centre = number("cx"), number("cy")
-        return polygon_mask([ellipse_points(*centre, number("rx"), number("ry"), turn)], size)
-
-    return draw
+    turn = float(values.get("rotation", 0))
+    if kind == "polygon":
+        pairs = [p.split(",") for p in values.get("points", "").split(";")]
+        return polygon_mask([[float(v) for x, y in pairs for v in (x, y)]], size)
+    if kind == "mask":
+        keys = ("left", "top", "width", "height")
+        counts = [int(c) for c in values.get("rle", "").split(",")]
+        return decode_cvat(counts, **dict(zip(keys, map(int, numbers(*keys)))), size=size)
+    if kind == "box":
+        x, y, right, bottom = numbers("xtl", "ytl", "xbr", "ybr")
+        return polygon_mask([box_corners(x, y, right - x, bottom - y, turn, centre=True)], size)
+    return polygon_mask([ellipse_points(*numbers("cx", "cy", "rx", "ry"), turn)], size)

@@ -5,42 +5,27 @@ The results' fields: https://labelstud.io/guide/export and https://labelstud.io/
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from .classes import load_json
-from .pictures import PHOTO_SUFFIXES, Annotation, FileIndex, Picture, Source, unannotated
+from .class_list import load_json
 from .problems import InputError, Problem
 from .run_lengths import decode_label_studio
-from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, paint, polygon_mask
-
-__all__ = ["read_label_studio"]
+from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
+from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-BOXES = ("rectangle",)
+# Results without pixels that are no mistake; others are reported.
+HARMLESS = ("choices", "textarea", "labels", "rating")
 
 
-def read_label_studio(
-    annotations: str | Path, photos: FileIndex, *, overlap: str = "order", **_: Any
-) -> Source:
-    """Reads the export "JSON" (not "JSON-MIN").
-
-    Args:
-        annotations: the JSON.
-        photos: folder of the photos; the names in the export may be URLs or uploads, only their
-            last part is looked up.
-        overlap: a key of `OVERLAP_RULES`.
-
-    Returns:
-        The source; its classes are the labels that occur, by name.
-
-    Raises:
-        InputError, FileNotFoundError: if the JSON as a whole cannot be read.
-    """
+def read_label_studio(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Source:
+    """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
     tasks = load_json(annotations)
     tasks = [tasks] if isinstance(tasks, dict) and "data" in tasks else tasks
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
@@ -65,23 +50,18 @@ def read_label_studio(
         if regions is None:
             problems.append(Problem("photo_unannotated", name, "its task is not annotated"))
             continue
-        shapes, size = _shapes(regions, f"{where} ({name})", problems)
+        file = f"{where} ({name})"
+        shapes, size = _shapes(regions, file, problems)
         labels.update(s.category for s in shapes if s.category is not None)
-
-        def load(size: tuple, _, drawn: list[Shape] = shapes, file: str = name) -> Annotation:
-            return paint(drawn, size, file=file, overlap=overlap)
-
-        pictures.append(Picture(name, photo, where, load, size))
-    told = {p.file for p in problems if p.code == "photo_unannotated"}
-    problems += [p for p in unannotated(photos, pictures) if p.file not in told]
+        pictures.append(Picture(name, photo, where, painter(shapes, file, job.overlap), size))
     categories = [{"name": label} for label in sorted(labels)] or [{"name": "segment"}]
-    return Source(pictures, categories, problems, OVERLAP_RULES[overlap])
+    return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
 
 
 def _photo_names(task: dict[str, Any]) -> Iterator[str]:
     """Paths that the photo may have in the photos' folder, the likeliest first."""
     data = task.get("data")
-    values = [v for v in data.values() if isinstance(v, str)] if isinstance(data, dict) else []
+    values = list(data.values()) if isinstance(data, dict) else []
     for value in [*values, task.get("file_upload")]:
         if not isinstance(value, str):
             continue
@@ -114,79 +94,66 @@ def _regions(
 
 def _label(result: dict[str, Any]) -> str | None:
     """The first label of a result; None if it has none."""
-    value = result["value"]
     for key in (result.get("type"), "labels"):
-        labels = value.get(key) if isinstance(key, str) else None
+        labels = result["value"].get(key) if isinstance(key, str) else None
         if isinstance(labels, list) and labels:
             return str(labels[0])
     return None
 
 
 def _shapes(
-    results: list[dict[str, Any]], where: str, problems: list[Problem]
+    results: list[dict[str, Any]], file: str, problems: list[Problem]
 ) -> tuple[list[Shape], tuple[int, int] | None]:
     """The shapes of a task, and (height, width) of its picture where the results say it."""
-    regions: dict[Any, tuple[str | None, dict[str, Any]]] = {}
+    regions: dict[str, tuple[str | None, dict[str, Any]]] = {}
     for number, result in enumerate(results):
         if not isinstance(result.get("value"), dict):
             continue  # relations between regions
         key = str(result.get("id", number))
         # With <Brush> and <Labels>, one region has two results; only one of them has the label.
-        label = _label(result) or (regions[key][0] if key in regions else None)
-        old = regions[key][1]["value"] if key in regions else {}
-        regions[key] = (label, {**result, "value": {**old, **result["value"]}})
+        label, old = regions.get(key, (None, {"value": {}}))
+        value = {**old["value"], **result["value"]}
+        regions[key] = (_label(result) or label, {**result, "value": value})
     sizes = [(r.get("original_height"), r.get("original_width")) for _, r in regions.values()]
     sizes = {s for s in sizes if all(isinstance(v, int) and v > 0 for v in s)}
     if len(sizes) > 1:
-        problems.append(Problem("bad_shape", where, f"results have the sizes {sorted(sizes)}"))
-    size = min(sizes, default=None)
+        problems.append(Problem("bad_shape", file, f"results have the sizes {sorted(sizes)}"))
 
     shapes, boxes = [], 0
     for key, (label, result) in regions.items():
-        kind = str(result.get("type", "")).removesuffix("labels")
-        outline = _outline(result["value"])
-        if outline is None:
-            message = f"region {key!r} is of type {result.get('type')!r}"
-            if result.get("type") not in ("choices", "textarea", "labels", "rating"):
-                problems.append(Problem("shape_ignored", where, message))
-            continue
-        boxes += kind in BOXES
-        shapes.append(Shape(label, f"region {key!r}", _drawing(outline, result)))
+        kind = result.get("type")
+        if _encloses(result["value"]):
+            boxes += str(kind).startswith("rectangle")
+            shapes.append(Shape(label, f"region {key!r}", partial(_draw, result)))
+        elif kind not in HARMLESS:
+            text = f"region {key!r} is of type {kind!r}"
+            problems.append(Problem("shape_ignored", file, text))
     if boxes:
-        problems.append(Problem("box_as_segment", where, f"{boxes} segments are boxes"))
-    return shapes, size
+        problems.append(Problem("box_as_segment", file, f"{boxes} segments are boxes"))
+    return shapes, min(sizes, default=None)
 
 
-def _outline(value: dict[str, Any]) -> str | None:
-    """What kind of outline a value has; None: none that encloses pixels."""
-    if "rle" in value:
-        return "rle"
-    if "points" in value and value.get("closed", True):
-        return "points"
-    if "radiusX" in value:
-        return "ellipse"
-    return "box" if {"x", "y", "width", "height"} <= value.keys() and value["width"] else None
+def _encloses(value: dict[str, Any]) -> bool:
+    """Whether a result's value has an outline that encloses pixels."""
+    box = {"x", "y", "width", "height"} <= value.keys() and value["width"]
+    closed = "points" in value and value.get("closed", True)
+    return bool("rle" in value or closed or "radiusX" in value or box)
 
 
-def _drawing(outline: str, result: dict[str, Any]):
-    """A shape's `draw`; coordinates are in per cent of the picture's width and height."""
+def _draw(result: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The mask; coordinates are in per cent of the picture's width and height."""
     value = result["value"]
-
-    def draw(size: tuple[int, int]) -> np.ndarray:
-        if result.get("image_rotation"):
-            raise ValueError(f"the picture is rotated by {result['image_rotation']} degrees")
-        if outline == "rle":
-            return decode_label_studio(value["rle"], size)
-        sx, sy = size[1] / 100, size[0] / 100
-        if outline == "points":
-            points = [c for x, y in value["points"] for c in (float(x) * sx, float(y) * sy)]
-            return polygon_mask([points], size)
-        x, y = float(value["x"]) * sx, float(value["y"]) * sy
-        turn = float(value.get("rotation", 0))
-        if outline == "ellipse":
-            radii = float(value["radiusX"]) * sx, float(value["radiusY"]) * sy
-            return polygon_mask([ellipse_points(x, y, *radii, turn)], size)
-        sides = float(value["width"]) * sx, float(value["height"]) * sy
-        return polygon_mask([box_corners(x, y, *sides, turn)], size)
-
-    return draw
+    if result.get("image_rotation"):
+        raise ValueError(f"the picture is rotated by {result['image_rotation']} degrees")
+    if "rle" in value:
+        return decode_label_studio(value["rle"], size)
+    sx, sy = size[1] / 100, size[0] / 100
+    if "points" in value:
+        points = [c for x, y in value["points"] for c in (float(x) * sx, float(y) * sy)]
+        return polygon_mask([points], size)
+    corner = float(value["x"]) * sx, float(value["y"]) * sy
+    outline, sides = box_corners, ("width", "height")
+    if "radiusX" in value:
+        outline, sides = ellipse_points, ("radiusX", "radiusY")
+    extent = float(value[sides[0]]) * sx, float(value[sides[1]]) * sy
+    return polygon_mask([outline(*corner, *extent, float(value.get("rotation", 0)))], size)

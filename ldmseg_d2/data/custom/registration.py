@@ -7,16 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..datasets.register_panoptic import register_panoptic_dataset
-
-__all__ = [
-    "DATASET_FILE",
-    "FORMAT_NAME",
-    "SPLITS",
-    "read_dataset_file",
-    "register_custom",
-    "register_custom_folders",
-]
+from ..datasets.register_panoptic import register_panoptic_dataset, split_folders
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +18,12 @@ HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
 
 
 def read_dataset_file(folder: str | Path) -> dict[str, Any]:
-    """Reads and checks `folder/dataset.json`.
+    """Reads and checks `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
 
-    Args:
-        folder: what `tools/prepare_custom.py` wrote.
-
-    Returns:
-        `format`, `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits`
-        (name -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale`
-        (PNG value per metre) where there is depth.
-
-    Raises:
-        FileNotFoundError: if it is missing.
-        ValueError: if it is no such file; names it.
+    It holds `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits` (name
+    -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale` (PNG value
+    per metre) where there is depth. FileNotFoundError if it is missing, ValueError if it is no such
+    file.
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
@@ -67,16 +51,9 @@ def read_dataset_file(folder: str | Path) -> dict[str, Any]:
 def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]:
     """Registers `{name}_{split}` for every split of a prepared folder; reads `dataset.json` only.
 
-    Args:
-        folder: what `tools/prepare_custom.py` wrote.
-        name: beginning of the names; None: the folder's name.
-
-    Returns:
-        The names, e.g. `["garden_train", "garden_val"]`, for `cfg.DATASETS`.
-
-    Raises:
-        FileNotFoundError, ValueError: see `read_dataset_file`.
-        ValueError: if one of the names is registered already; then none of them is.
+    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train",
+    "garden_val"]`, for `cfg.DATASETS`; ValueError, and none is registered, if one of them is there
+    already.
     """
     root = Path(folder)
     name = root.resolve().name if name is None else name
@@ -85,20 +62,14 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
     taken = [n for n in names.values() if n in DatasetCatalog]
     if taken:
         raise ValueError(f"{taken} are registered already: give {root} another name")
-    depth_scale = content.get("depth_scale")
+    scale, agnostic = content.get("depth_scale"), content["class_agnostic"]
     for split, registered in names.items():
         register_panoptic_dataset(
             registered,
             categories=content["categories"],
-            image_root=str(root / split),
-            panoptic_root=str(root / f"panoptic_{split}"),
-            panoptic_json=str(root / f"panoptic_{split}.json"),
-            sem_seg_root=str(root / f"semantic_{split}") if content["semantic"] else None,
-            depth_root=None if depth_scale is None else str(root / f"depth_{split}"),
-            depth_scale=256.0 if depth_scale is None else float(depth_scale),
-            evaluator_type="class_agnostic_panoptic"
-            if content["class_agnostic"]
-            else "coco_panoptic_seg",
+            **split_folders(root, split, semantic=content["semantic"], depth=scale is not None),
+            depth_scale=float(scale or 256.0),
+            evaluator_type="class_agnostic_panoptic" if agnostic else "coco_panoptic_seg",
             how_to_make=HOW_TO_MAKE,
         )
         MetadataCatalog.get(registered).set(custom_root=str(root))
@@ -106,22 +77,17 @@ def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]
 
 
 def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> list[str]:
-    """Registers every `root/<name>/dataset.json`; a damaged one is left out with a warning.
+    """Registers every `root/<name>/dataset.json`; returns the names that are new.
 
-    Args:
-        root: DETECTRON2_DATASETS.
-        overwrite: register names again that a custom data set registered before.
-
-    Returns:
-        The names that are new.
+    A damaged one is left out with a warning. `overwrite` registers names of custom data sets again.
     """
     registered = []
     for path in sorted(Path(root).glob(f"*/{DATASET_FILE}")):
         folder = path.parent
-        for split in SPLITS:
-            old = f"{folder.name}_{split}"
+        names = [f"{folder.name}_{split}" for split in SPLITS]
+        for old in names if overwrite else ():
             # Never one of the package's own names.
-            if overwrite and MetadataCatalog.get(old).get("custom_root") is not None:
+            if MetadataCatalog.get(old).get("custom_root") is not None:
                 DatasetCatalog.pop(old, None)
                 MetadataCatalog.pop(old)
         # Importing the package must work whatever else lies beside the data sets.
@@ -129,6 +95,6 @@ def register_custom_folders(root: str | Path, *, overwrite: bool = False) -> lis
             registered += register_custom(folder)
         except (OSError, ValueError) as error:
             # The names are taken where the function is called a second time: nothing to say.
-            if not any(f"{folder.name}_{split}" in DatasetCatalog for split in SPLITS):
+            if not any(name in DatasetCatalog for name in names):
                 logger.warning("not registered: %s", error)
     return registered

@@ -1,37 +1,28 @@
 """Run-length encodings of masks: COCO's, CVAT's and Label Studio's.
 
-All three come from files of strangers: lengths are checked before anything is allocated. (Some
-versions of pycocotools write out of bounds when they decode counts that are too long.)
+All three come from files of strangers: lengths are checked before anything is allocated.
+pycocotools does not do that: for counts that are too short it returns uninitialised memory, and
+versions before 2.0.8 write out of bounds for counts that are too long. Label Studio's SDK has a
+decoder, but needs pandas, lxml, nltk and an older OpenCV.
 """
 
 import numpy as np
-
-__all__ = ["decode_coco", "decode_cvat", "decode_label_studio", "unpack_words"]
 
 
 def _fill(counts: list[int], total: int) -> np.ndarray:
     """Runs of False and True in turn, beginning with False, as bool (total,)."""
     if any(c < 0 for c in counts) or sum(counts) != total:
         raise ValueError(f"run lengths sum to {sum(counts)}, expected {total} pixels")
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, np.array(counts, dtype=np.int64))
+    return np.repeat(np.arange(len(counts)) % 2 == 1, np.array(counts, dtype=np.int64))
 
 
 def decode_coco(counts: list[int] | str | bytes, size: tuple[int, int]) -> np.ndarray:
-    """Decodes COCO's RLE: column by column, beginning with background.
+    """Decodes COCO's RLE, column by column, beginning with background, as bool (H, W).
 
-    Args:
-        counts: the run lengths, or their compressed form: runs from the fourth on as the
-            difference to the run two before, each in groups of 5 bits, lowest first, as characters
-            48 + group + 32 if another follows
-            (https://github.com/cocodataset/cocoapi/blob/8c9bcc3cf640524c4c20a9c40e89cb6a2f2fa0e9/common/maskApi.c).
-        size: (height, width).
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: if the runs do not fill the mask, or the text is no such code.
+    `counts` are the run lengths, or their compressed form: runs from the fourth on as the
+    difference to the run two before, each in groups of 5 bits, lowest first, as characters 48 +
+    group + 32 if another follows
+    (https://github.com/cocodataset/cocoapi/blob/8c9bcc3/common/maskApi.c).
     """
     if isinstance(counts, str):
         counts = counts.encode("ascii", errors="replace")
@@ -65,59 +56,17 @@ def _decompress(text: bytes) -> list[int]:
 def decode_cvat(
     counts: list[int], *, left: int, top: int, width: int, height: int, size: tuple[int, int]
 ) -> np.ndarray:
-    """Decodes the RLE of CVAT's XML: row by row inside a box, beginning with background.
-
-    Args:
-        counts: the run lengths.
-        left, top, width, height: the box, pixels.
-        size: (height, width) of the picture.
-
-    Returns:
-        bool (H, W).
-
-    Raises:
-        ValueError: if the runs do not fill the box, or the box is not inside the picture.
-    """
-    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
+    """Decodes the RLE of CVAT's XML, row by row in a box, background first, as bool (H, W)."""
+    inside = left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]
+    if not inside or width <= 0 or height <= 0:
         raise ValueError(
             f"mask at ({left}, {top}), {width}x{height}, is not inside the picture "
             f"({size[1]}x{size[0]})"
         )
-    if width <= 0 or height <= 0:
-        raise ValueError(f"mask is {width}x{height} pixels")
     mask = np.zeros(size, dtype=bool)
-    mask[top : top + height, left : left + width] = _fill(counts, width * height).reshape(
-        height, width
-    )
+    box = _fill(counts, width * height).reshape(height, width)
+    mask[top : top + height, left : left + width] = box
     return mask
-
-
-class _Bits:
-    """Reads numbers of any width from bytes, highest bit first."""
-
-    def __init__(self, content: bytes):
-        self.content = content
-        self.position = 0
-
-    def read(self, bits: int) -> int:
-        """The next `bits` bits as a number."""
-        start, end = self.position, self.position + bits
-        if end > 8 * len(self.content):
-            raise ValueError("run-length code ends too early")
-        self.position = end
-        chunk = self.content[start // 8 : (end + 7) // 8]
-        return (int.from_bytes(chunk, "big") >> (-end % 8)) & ((1 << bits) - 1)
-
-    def read_words(self, number: int, bits: int) -> np.ndarray:
-        """The next `number` words of `bits` bits, int64 (number,)."""
-        start, end = self.position, self.position + number * bits
-        if end > 8 * len(self.content):
-            raise ValueError("run-length code ends too early")
-        self.position = end
-        chunk = np.frombuffer(self.content[start // 8 : (end + 7) // 8], dtype=np.uint8)
-        flat = np.unpackbits(chunk)[start % 8 : start % 8 + number * bits]
-        weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
-        return flat.reshape(number, bits) @ weights
 
 
 def unpack_words(content: bytes, expected: int) -> np.ndarray:
@@ -125,35 +74,35 @@ def unpack_words(content: bytes, expected: int) -> np.ndarray:
 
     32 bits: number of words; 5 bits: word size - 1; 4 x 4 bits: four sizes of run lengths - 1.
     Then, until all words are there: a bit (1: one word repeated, 0: a chunk of single words), 2
-    bits that choose a size, in that size the number of words - 1, and the word or words.
-
-    Args:
-        content: the packed bytes; what follows the last word is padding.
-        expected: the number of words that it must hold.
-
-    Returns:
-        uint8 (expected,), int64 where words have more than 8 bits.
-
-    Raises:
-        ValueError: if it holds another number, or ends early.
+    bits that choose a size, in that size the number of words - 1, and the word or words. It must
+    hold `expected` words; what follows the last is padding. Result: uint8, int64 for words above 8
+    bits.
     """
-    bits = _Bits(content)
-    total = bits.read(32)
+    position = 0
+
+    def read(bits: int) -> int:
+        nonlocal position
+        start, position = position, position + bits
+        if position > 8 * len(content):
+            raise ValueError("run-length code ends too early")
+        chunk = content[start // 8 : (position + 7) // 8]
+        return (int.from_bytes(chunk, "big") >> (-position % 8)) & ((1 << bits) - 1)
+
+    total = read(32)
     if total != expected:
         raise ValueError(f"run-length code holds {total} values, expected {expected}")
-    word_bits = bits.read(5) + 1
-    run_bits = [bits.read(4) + 1 for _ in range(4)]
+    word_bits = read(5) + 1
+    run_bits = [read(4) + 1 for _ in range(4)]
     words = np.zeros(total, dtype=np.uint8 if word_bits <= 8 else np.int64)
     done = 0
     while done < total:
-        repeated = bits.read(1)
-        number = bits.read(run_bits[bits.read(2)]) + 1
+        repeated = read(1)
+        number = read(run_bits[read(2)]) + 1
         if done + number > total:
             raise ValueError("run-length code holds more values than it announces")
-        if repeated:
-            words[done : done + number] = bits.read(word_bits)
-        else:
-            words[done : done + number] = bits.read_words(number, word_bits)
+        words[done : done + number] = (
+            read(word_bits) if repeated else [read(word_bits) for _ in range(number)]
+        )
         done += number
     return words
 
@@ -161,15 +110,7 @@ def unpack_words(content: bytes, expected: int) -> np.ndarray:
 def decode_label_studio(rle: list[int], size: tuple[int, int]) -> np.ndarray:
     """Decodes the brush masks of Label Studio: an RGBA picture, packed, whose alpha is the mask.
 
-    Args:
-        rle: bytes as numbers.
-        size: (height, width) of the picture.
-
-    Returns:
-        bool (H, W): where alpha is above half of its largest value; brushes have soft edges.
-
-    Raises:
-        ValueError: if it is no such code or of another size.
+    Bool (H, W): where alpha is above half of its largest value; brushes have soft edges.
     """
     height, width = size
     if not isinstance(rle, list):  # bytes(number) would allocate that many

@@ -5,8 +5,7 @@ COCO and ADE20K's semantic maps keep the names that Detectron2 itself registers 
 """
 
 import os
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,12 +14,10 @@ from ..custom import register_custom_folders
 from .ade20k import register_ade20k
 from .camvid import register_camvid
 from .cityscapes import register_cityscapes
-from .register_panoptic import panoptic_metadata
+from .panoptic_files import PHOTO_SUFFIXES, common_stems
+from .register_panoptic import register_loader
 from .scenes import register_scenes
 
-__all__ = ["datasets_root", "load_class_agnostic", "register_all", "register_class_agnostic"]
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 SEGMENT_CATEGORIES = [{"id": 1, "name": "segment", "isthing": 1, "color": [220, 20, 60]}]
 
 
@@ -32,111 +29,63 @@ def datasets_root() -> str:
 def register_all(root: str, *, overwrite: bool = False) -> None:
     """Registers scenes, CamVid, ADE20K, Cityscapes, the COCO sample, and your own data.
 
-    Of the files, only the `dataset.json` of your own data are read.
-
-    Names: `scenes_{train,val}`, `scenes128_{train,val}`, `camvid_panoptic_{train,val,test}`,
-    `ade20k_panoptic_{train,val}`, `cityscapes_panoptic_{train,val}`, `coco_class_agnostic_sample`;
-    `{folder}_{train,val}` for each folder that `tools/prepare_custom.py` wrote.
-
-    Args:
-        root: folder that holds the data sets' folders.
-        overwrite: register known names again, under this root; False: leave them as they are.
+    Of the files in `root`, only the `dataset.json` of your own data are read. `overwrite` registers
+    known names again, under this root; else they stay as they are.
     """
     sample = os.path.join(root, "coco", "class_agnostic")
-    _register(["scenes_train", "scenes_val"], lambda: register_scenes(root), overwrite)
-    _register(
-        ["scenes128_train", "scenes128_val"],
-        lambda: register_scenes(root, name="scenes128", size=128),
-        overwrite,
-    )
-    _register(
-        [f"camvid_panoptic_{split}" for split in ("train", "val", "test")],
-        lambda: register_camvid(root),
-        overwrite,
-    )
-    _register(
-        [f"ade20k_panoptic_{split}" for split in ("train", "val")],
-        lambda: register_ade20k(root),
-        overwrite,
-    )
-    _register(
-        [f"cityscapes_panoptic_{split}" for split in ("train", "val")],
-        lambda: register_cityscapes(root),
-        overwrite,
-    )
-    _register(
-        ["coco_class_agnostic_sample"],
-        lambda: register_class_agnostic(
-            "coco_class_agnostic_sample",
-            image_root=os.path.join(sample, "images"),
-            panoptic_root=os.path.join(sample, "panoptic"),
+    for prefix, splits, register in (
+        ("scenes", ("train", "val"), partial(register_scenes, root)),
+        ("scenes128", ("train", "val"), partial(register_scenes, root, name="scenes128", size=128)),
+        ("camvid_panoptic", ("train", "val", "test"), partial(register_camvid, root)),
+        ("ade20k_panoptic", ("train", "val"), partial(register_ade20k, root)),
+        ("cityscapes_panoptic", ("train", "val"), partial(register_cityscapes, root)),
+        (
+            "coco_class_agnostic",
+            ("sample",),
+            partial(
+                register_class_agnostic,
+                "coco_class_agnostic_sample",
+                image_root=os.path.join(sample, "images"),
+                panoptic_root=os.path.join(sample, "panoptic"),
+            ),
         ),
-        overwrite,
-    )
+    ):
+        names = [f"{prefix}_{split}" for split in splits]
+        for name in names if overwrite else ():
+            DatasetCatalog.pop(name, None)
+            MetadataCatalog.pop(name, None)
+        if not any(name in DatasetCatalog for name in names):
+            register()
     register_custom_folders(root, overwrite=overwrite)
 
 
-def _register(names: list[str], register: Callable[[], None], overwrite: bool) -> None:
-    """Calls `register`, which registers exactly `names`, unless they are registered already."""
-    if overwrite:
-        for name in names:
-            DatasetCatalog.pop(name, None)
-            MetadataCatalog.pop(name, None)
-    if not any(name in DatasetCatalog for name in names):
-        register()
-
-
 def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, Any]]:
-    """Lists photos with id PNGs of the same name, sorted; there are no classes and no JSON.
+    """Lists photos (JPEG or PNG) with id PNGs of the same name, sorted; without classes and JSON.
 
-    Args:
-        image_root: folder of the photos (JPEG or PNG).
-        panoptic_root: folder of the id PNGs (id = R + 256 G + 65536 B, 0 void).
-
-    Returns:
-        Dicts with `file_name`, `image_id` (the name's number where it is one, else the name) and
-        `pan_seg_file_name`.
-
-    Raises:
-        FileNotFoundError: if a folder does not exist or is empty, or a file has no partner.
+    Dicts hold `file_name`, `image_id` (the name's number where it is one, else the name) and
+    `pan_seg_file_name`.
     """
-    for folder in (image_root, panoptic_root):
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(
-                f"{folder} does not exist; expected photos in {image_root} and, with the same "
-                f"names, id PNGs in {panoptic_root}"
-            )
-    photos = {p.stem: p for p in Path(image_root).iterdir() if p.suffix.lower() in PHOTO_SUFFIXES}
-    id_maps = {p.stem: p for p in Path(panoptic_root).glob("*.png")}
-    alone = sorted(photos.keys() ^ id_maps.keys())
-    if alone or not photos:
-        raise FileNotFoundError(
-            f"{image_root} holds {len(photos)} photos and {panoptic_root} {len(id_maps)} PNGs; "
-            f"every one needs a partner of the same name, without one: {alone[:10]}"
-        )
+    pairs = common_stems(
+        {image_root: PHOTO_SUFFIXES, panoptic_root: (".png",)},
+        f"expected photos in {image_root} and, with the same names, id PNGs in {panoptic_root}",
+    )
     return [
         {
-            "file_name": str(photos[stem]),
+            "file_name": str(photo),
             "image_id": int(stem) if stem.isdigit() else stem,
-            "pan_seg_file_name": str(id_maps[stem]),
+            "pan_seg_file_name": str(ids),
         }
-        for stem in sorted(photos)
+        for stem, (photo, ids) in pairs.items()
     ]
 
 
 def register_class_agnostic(name: str, *, image_root: str, panoptic_root: str) -> None:
-    """Registers photos and id PNGs without classes, evaluator type "class_agnostic_panoptic".
-
-    Args:
-        name: the name for `cfg.DATASETS`.
-        image_root, panoptic_root: see `load_class_agnostic`.
-    """
-    DatasetCatalog.register(name, lambda: load_class_agnostic(image_root, panoptic_root))
-    MetadataCatalog.get(name).set(
+    """Registers photos and id PNGs without classes, evaluator type "class_agnostic_panoptic"."""
+    register_loader(
+        name,
+        lambda: load_class_agnostic(image_root, panoptic_root),
+        categories=SEGMENT_CATEGORIES,
         image_root=image_root,
         panoptic_root=panoptic_root,
         evaluator_type="class_agnostic_panoptic",
-        ignore_label=255,
-        label_divisor=1000,
-        **panoptic_metadata(SEGMENT_CATEGORIES),
     )

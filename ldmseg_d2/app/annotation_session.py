@@ -1,0 +1,260 @@
+"""One photo and its segments, as an annotator changes them: a state machine without a browser."""
+
+import pickle
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .brush import stroke_mask
+
+SELECT, KEEP, ERASE, PAINT = TOOLS = ("select", "keep", "erase", "paint")
+# What Complete draws.
+FILL_EMPTY = "the empty areas"
+REDRAW_UNKEPT = "all that is not kept"
+NO_CLASS = -1
+MAX_UNDO = 100
+_MAX_POINTS = 20_000
+# A state to go back to: what steps change, compressed; and the uncertainty, which they do not.
+_Packed = tuple[bytes, np.ndarray | None]
+
+
+class SessionError(ValueError):
+    """A step that is not possible now; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class that a segment may have; ``id`` is the data set's own, of saved files."""
+
+    id: int
+    name: str
+    isthing: bool = True
+
+
+class Session:
+    """A photo, the id of each pixel, which pixels are kept, and what was before.
+
+    What an annotator does returns a sentence about it, can be undone, and raises
+    :class:`SessionError`, changing nothing, where it can do nothing.
+
+    Attributes:
+        photo: (H, W, 3) uint8 RGB.
+        name: of the photo's file, without its suffix.
+        categories: the classes there are; their places in the list are the contiguous classes.
+        ids: (H, W) int32, 0 is empty.
+        kept: (H, W) bool: marked by the annotator; never where a pixel is empty.
+        classes: contiguous class of those segments that have one.
+        uncertainty: (H, W) float32 in [0, 1] of the last result that had one, or None.
+        selected: id of the selected segment, which the brush extends, or None.
+    """
+
+    def __init__(self, photo: np.ndarray, name: str, categories: Sequence[Category] = ()):
+        self.photo, self.name = photo, name
+        self.categories = list(categories)
+        self.ids = np.zeros(photo.shape[:2], dtype=np.int32)
+        self.kept = np.zeros(photo.shape[:2], dtype=bool)
+        self.classes: dict[int, int] = {}
+        self.uncertainty: np.ndarray | None = None
+        self.selected: int | None = None
+        self._past: list[_Packed] = []
+        self._future: list[_Packed] = []
+
+    def segment_ids(self) -> list[int]:
+        """Ids present, in increasing order."""
+        return [i for i in np.unique(self.ids).tolist() if i]
+
+    def count(self) -> str:
+        """Such as "3 segments"."""
+        number = len(self.segment_ids())
+        return f"{number} segment{'s' * (number != 1)}"
+
+    def segment_name(self, segment: int) -> str:
+        """Its class and id, such as "car 3", or "segment 3"."""
+        label = self.classes.get(segment)
+        return f"{'segment' if label is None else self.categories[label].name} {segment}"
+
+    def given(self, redraw: str) -> dict[str, Any]:
+        """What a model is given of the present segments.
+
+        Args:
+            redraw: FILL_EMPTY: every segment stays, only empty pixels are drawn; or REDRAW_UNKEPT:
+                only kept pixels stay.
+
+        Returns:
+            ``known_ids`` (H, W) int64, 0 where the model draws; ``known_classes``: of those ids
+            that have a class.
+        """
+        ids = np.where(self.kept, self.ids, 0) if redraw == REDRAW_UNKEPT else self.ids
+        present = set(np.unique(ids).tolist())
+        if 0 not in present:
+            raise SessionError(
+                "Nothing is left to complete: erase what is wrong first, or keep what is right and "
+                f"let Complete draw {REDRAW_UNKEPT}."
+            )
+        if present == {0}:
+            raise SessionError(
+                f"Nothing is marked as kept, so that {redraw!r} is all: mark segments with Keep, "
+                "or press Segment."
+            )
+        classes = {i: c for i, c in self.classes.items() if i in present}
+        return {"known_ids": ids.astype(np.int64), "known_classes": classes}
+
+    def stroke(
+        self, points: Sequence[Sequence[float]], drag: bool, tool: str, brush: float, category: int
+    ) -> str:
+        """A click (whole segments) or a stroke of the brush (pixels) on the photo.
+
+        Args:
+            points: (x, y) in pixels of the photo.
+            drag: whether it was a stroke.
+            tool: one of :data:`TOOLS`.
+            brush: diameter in percent of the photo's longer side.
+            category: contiguous class of a segment that is begun, or NO_CLASS.
+        """
+        if not 0 < len(points) <= _MAX_POINTS:
+            raise SessionError("That stroke is too long; draw it in parts.")
+        if tool == SELECT or (tool != PAINT and not drag):
+            (x, y), (height, width) = points[0], self.ids.shape
+            if not (0 <= x < width and 0 <= y < height):
+                raise SessionError("That is outside of the photo.")
+            return self.click(int(self.ids[int(y), int(x)]), tool)
+        mask = stroke_mask(self.ids.shape, points, max(self.ids.shape) * brush / 100)
+        if tool == PAINT:
+            return self.paint(mask, category)
+        return self.keep(mask) if tool == KEEP else self.erase(mask)
+
+    def click(self, segment: int, tool: str = SELECT) -> str:
+        """Select, keep or erase a whole segment; select and keep: or no longer."""
+        mask, name = self.ids == segment, self.segment_name(segment)
+        if tool == ERASE:
+            return self.erase(mask, name)
+        if segment == 0 or not mask.any():
+            raise SessionError("There is no segment here.")
+        if tool == SELECT:
+            self.selected = None if self.selected == segment else segment
+            return f"Selected {name}." if self.selected else f"{name} is no longer selected."
+        keep = not self.kept[mask].all()
+        self._remember()
+        self.kept[mask] = keep
+        return f"{name} is {'kept' if keep else 'no longer kept'}."
+
+    def keep(self, mask: np.ndarray) -> str:
+        """Keep those pixels of a mask (H, W) that belong to segments."""
+        mask = self._covered(mask)
+        self.kept |= mask
+        return f"Kept {mask.sum()} pixels."
+
+    def erase(self, mask: np.ndarray, name: str = "") -> str:
+        """Empty the pixels of a mask (H, W), kept or not; `name`: of the segment that it is."""
+        mask = self._covered(mask)
+        self.ids[mask] = 0
+        self.kept[mask] = False
+        self._tidy()
+        return f"Erased {name or f'{mask.sum()} pixels'}. Complete fills what is empty."
+
+    def paint(self, mask: np.ndarray, category: int = NO_CLASS) -> str:
+        """Make pixels of a mask (H, W) the selected segment's, else a new one's of that class.
+
+        They are kept, and the segment is selected afterwards.
+        """
+        if not mask.any():
+            raise SessionError("That is outside of the photo.")
+        self._remember()
+        if self.selected is None:
+            taken = self.segment_ids()
+            self.selected = next(i for i in range(1, len(taken) + 2) if i not in taken)
+            self._name(self.selected, category)
+        self.ids[mask] = self.selected
+        self.kept[mask] = True
+        self._tidy()
+        return f"Painted {self.segment_name(self.selected)}."
+
+    def begin_segment(self) -> str:
+        """Let the brush begin a new segment."""
+        self.selected = None
+        return "The next stroke of Paint begins a new segment."
+
+    def set_class(self, category: int) -> str:
+        """Give the selected segment a contiguous class, or NO_CLASS; else it is for the next."""
+        if self.selected is None:
+            return "The next painted segment gets this class."
+        if self.classes.get(self.selected, NO_CLASS) != category:
+            self._remember()
+            self._name(self.selected, category)
+        return f"It is {self.segment_name(self.selected)} now."
+
+    def undo(self) -> str:
+        """Take back the last change."""
+        return self._move(self._past, self._future, "There is nothing to undo.", "Undone.")
+
+    def redo(self) -> str:
+        """Do again what was undone last."""
+        return self._move(self._future, self._past, "There is nothing to redo.", "Done again.")
+
+    def take_result(
+        self,
+        ids: np.ndarray,
+        classes: dict[int, int],
+        uncertainty: np.ndarray | None = None,
+        *,
+        kept: np.ndarray | None = None,
+    ) -> None:
+        """Replace the segments by a model's result, or by what a file holds.
+
+        Args:
+            ids: (H, W) integers >= 0.
+            classes: contiguous class of segments; those that the page has no name for are left out.
+            uncertainty: (H, W) in [0, 1], or None.
+            kept: (H, W) bool, the new marks; None: segments keep their marks and classes.
+        """
+        if ids.shape != self.ids.shape:
+            raise ValueError(f"the model gave {ids.shape} pixels for a photo of {self.ids.shape}")
+        self._remember()
+        classes = {i: c for i, c in classes.items() if 0 <= c < len(self.categories)}
+        self.classes = {**classes, **self.classes} if kept is None else classes
+        self.ids = ids.astype(np.int32)
+        self.kept = (self.kept if kept is None else kept) & (self.ids != 0)
+        self.uncertainty = uncertainty
+        self._tidy()
+
+    def _move(self, source: list[_Packed], to: list[_Packed], nothing: str, done: str) -> str:
+        if not source:
+            raise SessionError(nothing)
+        to.append(self._pack())
+        packed, self.uncertainty = source.pop()
+        self.__dict__.update(pickle.loads(zlib.decompress(packed)))
+        return done
+
+    def _covered(self, mask: np.ndarray) -> np.ndarray:
+        """The part of a mask that is not empty, which changes now."""
+        mask = mask & (self.ids != 0)
+        if not mask.any():
+            raise SessionError("There is no segment here.")
+        self._remember()
+        return mask
+
+    def _remember(self) -> None:
+        """Keep the state before a change; what was undone is lost."""
+        self._past.append(self._pack())
+        del self._past[:-MAX_UNDO]
+        self._future.clear()
+
+    def _pack(self) -> _Packed:
+        # A hundred maps of a large photo would be gigabytes; they are long runs of the same value.
+        state = {name: getattr(self, name) for name in ("ids", "kept", "classes", "selected")}
+        return zlib.compress(pickle.dumps(state), 1), self.uncertainty
+
+    def _name(self, segment: int, category: int) -> None:
+        self.classes.pop(segment, None)
+        if category != NO_CLASS:
+            self.classes[segment] = category
+
+    def _tidy(self) -> None:
+        """Forget what belongs to segments that are gone."""
+        present = self.segment_ids()
+        self.classes = {i: c for i, c in self.classes.items() if i in present}
+        if self.selected not in present:
+            self.selected = None

@@ -1,0 +1,228 @@
+"""Class-agnostic panoptic quality: how well a picture is divided, whatever the segments are."""
+
+import logging
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils.file_io import PathManager
+from scipy.optimize import linear_sum_assignment
+
+from ..data.annotations import read_id_png
+from . import panoptic_quality as pq
+from .gather import gather_by_image
+
+logger = logging.getLogger(__name__)
+
+# The one category that all segments are of.
+SEGMENT = {"id": 1, "name": "segment", "isthing": 1, "supercategory": "segment", "color": [0, 0, 0]}
+
+
+def match_segments(
+    truth: np.ndarray, ids: np.ndarray, num_segments: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match ground-truth segments to predicted ones: one to one, with the largest sum of IoUs.
+
+    As in panopticapi, ground-truth void does not count towards a predicted segment's area.
+
+    Args:
+        truth: (H, W) int64: 0 is void, 1..K are the segments, higher ids are ignored (crowd).
+        ids: (H, W) int64: 0 is void, any other id is a predicted segment.
+        num_segments: K.
+
+    Returns:
+        (K,) float64 IoUs in [0, 1], 0 without a match; and (K,) int64 matched ids, -1 without.
+    """
+    labels, columns = np.unique(ids, return_inverse=True)
+    num_rows = max(num_segments, int(truth.max(initial=0))) + 1
+    pairs = truth.reshape(-1) * len(labels) + columns.reshape(-1)
+    overlap = np.bincount(pairs, minlength=num_rows * len(labels)).reshape(num_rows, len(labels))
+    true_area = overlap.sum(axis=1)[1 : num_segments + 1, None]
+    area = overlap[1:].sum(axis=0)[None]  # without the pixels on ground-truth void
+    shared = overlap[1 : num_segments + 1]
+    iou = (shared / np.maximum(true_area + area - shared, 1))[:, labels != 0]
+    rows, columns = linear_sum_assignment(iou, maximize=True)
+    ious, matches = np.zeros(num_segments), np.full(num_segments, -1, dtype=np.int64)
+    ious[rows] = iou[rows, columns]
+    matches[rows] = np.where(ious[rows] > 0, labels[labels != 0][columns], -1)
+    return ious, matches
+
+
+def class_agnostic_quality(
+    images: Iterable[tuple[np.ndarray, int, np.ndarray]],
+) -> dict[str, float]:
+    """Panoptic quality with all categories merged into one, computed by panopticapi.
+
+    Args:
+        images: of each the ground truth (H, W) int64 (0 void, 1..K segments, K + 1 a crowd region:
+            predicted segments mostly on it or on void are ignored), K, and the predicted ids (H, W)
+            int64, 0 is void.
+
+    Returns:
+        "PQ", "SQ", "RQ" and "mIoU" (mean over ground-truth segments, see :func:`match_segments`) in
+        percent; "TP", "FP", "FN" segments; "segments_per_image" and "gt_segments_per_image". All
+        are 0 where there is no segment.
+    """
+    pairs, ious, num_pixels, num_predicted = [], [np.zeros(0)], 0, 0
+    with tempfile.TemporaryDirectory(prefix="ldmseg_eval_") as folder:
+        for index, (truth, num_segments, ids) in enumerate(images):
+            ious.append(match_segments(truth, ids, num_segments)[0])
+            areas = np.bincount(truth.reshape(-1), minlength=num_segments + 1)
+            # A segment without a pixel stays, as one that cannot be found.
+            wanted = [
+                {"id": i, "category_id": SEGMENT["id"], "iscrowd": int(i > num_segments), "area": a}
+                for i, a in enumerate(areas.tolist())
+                if i and (a or i <= num_segments)
+            ]
+            labels, sizes = np.unique(ids[ids != 0], return_counts=True)
+            found = [
+                {"id": i, "category_id": SEGMENT["id"], "area": a}
+                for i, a in zip(labels.tolist(), sizes.tolist())
+            ]
+            num_pixels += truth.size
+            num_predicted += len(found)
+            pair = []
+            for name, one, segments in (("gt", truth, wanted), ("pred", ids, found)):
+                file_name = f"{name}_{index}.png"
+                with open(os.path.join(folder, file_name), "wb") as file:
+                    file.write(pq.encode_id_map(one))
+                pair.append({"image_id": index, "file_name": file_name, "segments_info": segments})
+            pairs.append(tuple(pair))
+        categories = {SEGMENT["id"]: SEGMENT}
+        stat = pq.compute_stat(pairs, folder, folder, categories, num_pixels)
+    quality, sums = pq.average_quality(stat, categories), stat[SEGMENT["id"]]
+    joined, num_images = np.concatenate(ious), max(len(pairs), 1)
+    return {
+        **{key: quality[key] for key in ("PQ", "SQ", "RQ")},
+        "mIoU": 100 * float(joined.mean()) if len(joined) else 0.0,
+        **{key: int(getattr(sums, key.lower())) for key in ("TP", "FP", "FN")},
+        "segments_per_image": num_predicted / num_images,
+        "gt_segments_per_image": len(joined) / num_images,
+    }
+
+
+class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
+    """:func:`class_agnostic_quality` of what a model gives; see :func:`load_ground_truth`.
+
+    Only images that were processed are evaluated; an image processed without a predicted segment
+    counts as misses.
+    """
+
+    task_name = "panoptic_class_agnostic"
+
+    def __init__(self, dataset_name: str, output_dir: str | None = None):
+        """
+        Args:
+            dataset_name: a registered data set with panoptic ground truth.
+            output_dir: predictions become id PNGs in its ``<task_name>/``; None: they do not.
+        """
+        self._dataset_name, self._output_dir = dataset_name, output_dir
+        self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
+        missing = [i for i, d in self._ground_truth.items() if "pan_seg_file_name" not in d]
+        if missing:
+            raise ValueError(
+                f"class-agnostic PQ needs panoptic ground truth, but {len(missing)} of "
+                f"{len(self._ground_truth)} images of {dataset_name!r} lack 'pan_seg_file_name' "
+                f"(the first: image_id {missing[0]!r}); register the data set with its id PNGs"
+            )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        self._predictions: list[dict[str, Any]] = []
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """Take the predictions of some images; the outputs are not changed.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``panoptic_seg`` = (H x W integer tensor at the ground truth's size,
+                0 is void, segments_info). Every id above 0 is a segment. With segments_info None,
+                void is -1 (Detectron2's convention). Without the key nothing was predicted.
+        """
+        for entry, output in zip(inputs, outputs):
+            png = None
+            if output.get("panoptic_seg") is not None:
+                ids, segments_info = output["panoptic_seg"]
+                ids = ids.cpu().numpy().astype(np.int64)  # astype copies
+                png = pq.encode_id_map(ids + 1 if segments_info is None else ids)
+            self._predictions.append({"image_id": entry["image_id"], "png": png})
+
+    def evaluate(self) -> OrderedDict | None:
+        """On the main process ``{task_name: metrics}``, else None. Call it from every process."""
+        predictions = gather_by_image(self._predictions)
+        if predictions is None:
+            return None
+        metrics = class_agnostic_quality(self._compared(predictions.values()))
+        if self._output_dir is not None:
+            self._write(predictions.values())
+        logger.info(
+            f"{self.task_name}: PQ {metrics['PQ']:.1f} on {len(predictions)} of "
+            f"{len(self._ground_truth)} images of {self._dataset_name}"
+        )
+        return OrderedDict({self.task_name: metrics})
+
+    def _compared(
+        self, predictions: Iterable[dict[str, Any]]
+    ) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+        for one in predictions:
+            truth, segments = load_ground_truth(self._ground_truth[one["image_id"]])
+            ids = np.zeros_like(truth) if one["png"] is None else pq.decode_id_map(one["png"])
+            if ids.shape != truth.shape:
+                raise ValueError(
+                    f"image_id {one['image_id']!r}: the prediction is {ids.shape} (H, W), "
+                    f"the ground truth {truth.shape}; a model's output has the size that the "
+                    "input's 'height' and 'width' state"
+                )
+            yield truth, sum(not s["iscrowd"] for s in segments), ids
+
+    def _write(self, predictions: Iterable[dict[str, Any]]) -> None:
+        folder = os.path.join(self._output_dir, self.task_name)
+        PathManager.mkdirs(folder)
+        for one in predictions:
+            path = self._ground_truth[one["image_id"]]["pan_seg_file_name"]
+            name = f"{os.path.splitext(os.path.basename(path))[0]}.png"
+            if one["png"] is not None:
+                with PathManager.open(os.path.join(folder, name), "wb") as file:
+                    file.write(one["png"])
+
+
+class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
+    """The same numbers for what an autoencoder makes of the ground truth: stage 2's ceiling."""
+
+    task_name = "reconstruction"
+
+
+def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Read one image's ground truth with categories merged into one and crowds into one region.
+
+    Args:
+        entry: ``pan_seg_file_name`` and, optionally, ``segments_info`` with ``id`` and ``iscrowd``
+            (default 0); without it every id above 0 is a segment. Ids that it lacks are void.
+
+    Returns:
+        (H, W) int64: 0 is void, 1..K the segments, K + 1 the crowd region; and ``id``, ``iscrowd``
+        and ``area`` of each, the segments first.
+    """
+    ids = read_id_png(entry["pan_seg_file_name"])
+    labels, inverse = np.unique(ids, return_inverse=True)
+    segments_info = entry.get("segments_info")
+    if segments_info is None:
+        segments_info = [{"id": int(label)} for label in labels if label != 0]
+    segments = [s["id"] for s in segments_info if not s.get("iscrowd", 0)]
+    crowds = [s["id"] for s in segments_info if s.get("iscrowd", 0)]
+    new_ids = {old: new for new, old in enumerate(segments, start=1)}
+    new_ids.update((old, len(segments) + 1) for old in crowds)
+    table = np.array([new_ids.get(int(label), 0) for label in labels], dtype=np.int64)
+    truth = table[inverse].reshape(ids.shape)
+    num_ids = len(segments) + bool(crowds)
+    areas = np.bincount(truth.reshape(-1), minlength=num_ids + 1)
+    return truth, [
+        {"id": i, "iscrowd": int(i > len(segments)), "area": int(areas[i])}
+        for i in range(1, num_ids + 1)
+    ]

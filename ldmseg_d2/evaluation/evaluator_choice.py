@@ -1,0 +1,173 @@
+"""Chooses the evaluators: what the model gives, and what the data set has."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+
+from ..data import dataset_dicts_with_depth
+from .class_agnostic_evaluator import ClassAgnosticPanopticEvaluator, ReconstructionEvaluator
+from .depth_evaluator import DepthEvaluator
+from .instance_evaluator import InstanceAPEvaluator
+from .panoptic_evaluator import PanopticEvaluator
+from .semantic_evaluator import SemanticEvaluator, has_semantic_truth
+
+WITH_CLASSES = (
+    "scenes_panoptic",
+    "coco_panoptic_seg",
+    "ade20k_panoptic_seg",
+    "cityscapes_panoptic_seg",
+)
+# "sem_seg": semantic maps alone, as of Detectron2's "ade20k_sem_seg_val".
+EVALUATOR_TYPES = (*WITH_CLASSES, "class_agnostic_panoptic", "sem_seg")
+# Stage 1; what the other models give is read from the config or taken for granted.
+WITHOUT_SEGMENTS = ("LDMSegAutoencoder", "LDMSegDepthAutoencoder")
+
+# Builds an evaluator, or says that model and data set do not fit it: None.
+Builder = Callable[[CfgNode, str, str | None], DatasetEvaluator | None]
+EVALUATORS: dict[str, Builder] = {}
+
+
+def register_evaluator(key: str) -> Callable[[Builder], Builder]:
+    """Register how a kind of output is measured, under its new key in the results.
+
+    Raises:
+        ValueError: if the key is taken.
+
+    Example:
+        >>> @register_evaluator("metric_depth")
+        ... def build_metric_depth(cfg, dataset_name, output_folder):
+        ...     if "depth" not in cfg.MODEL.LDMSEG.TASKS:
+        ...         return None  # does not apply
+        ...     return DepthEvaluator(dataset_name, output_folder, alignment="none")
+        >>> _ = EVALUATORS.pop("metric_depth")
+    """
+
+    def _register(builder: Builder) -> Builder:
+        if key in EVALUATORS:
+            raise ValueError(f"an evaluator is registered for {key!r} already")
+        EVALUATORS[key] = builder
+        return builder
+
+    return _register
+
+
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_folder: str | None = None
+) -> DatasetEvaluators:
+    """Build all evaluators that fit a model's outputs and a data set's annotations.
+
+    | result | the model | the data set |
+    | --- | --- | --- |
+    | "reconstruction" | LDMSegAutoencoder | panoptic |
+    | "panoptic_seg" | predicts classes | panoptic with classes |
+    | "panoptic_class_agnostic" | gives segments | panoptic |
+    | "segm", "bbox" | predicts classes | panoptic with classes, of which some are things |
+    | "sem_seg" | gives semantic maps | classes of its pixels |
+    | "depth" | the task "depth", or LDMSegDepthAutoencoder | depth |
+
+    LDMSeg gives segments with "instance" in ``MODEL.LDMSEG.TASKS``, classes unless ``CLASSIFIER``
+    is "none", semantic maps with "semantic" in ``TASKS`` or the classifier "mask_pooling". Other
+    meta-architectures are taken to give segments, classes and semantic maps.
+
+    Args:
+        cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG`` and ``TEST``.
+        dataset_name: a registered data set with one of ``EVALUATOR_TYPES`` in its metadata.
+        output_folder: predictions are written there; None: they are not kept.
+    """
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
+    if evaluator_type not in EVALUATOR_TYPES:
+        raise ValueError(
+            f"data set {dataset_name!r} has evaluator_type {evaluator_type!r}; allowed: "
+            f"{', '.join(EVALUATOR_TYPES)}. Set it with MetadataCatalog.get(name).set(...)"
+        )
+    built = [build(cfg, dataset_name, output_folder) for build in EVALUATORS.values()]
+    evaluators = [evaluator for evaluator in built if evaluator is not None]
+    if not evaluators:
+        raise ValueError(
+            f"nothing to measure: {cfg.MODEL.META_ARCHITECTURE} with the tasks "
+            f"{list(_tasks(cfg))} on {dataset_name!r} (evaluator_type {evaluator_type!r}) fits "
+            f"none of {', '.join(EVALUATORS)}. Choose another data set in DATASETS.TEST, or add "
+            "the annotations to this one"
+        )
+    return DatasetEvaluators(evaluators)
+
+
+def predicts_classes(cfg: CfgNode) -> bool:
+    """Say whether the model's segments carry a predicted class."""
+    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
+        return _ldmseg(cfg, "CLASSIFIER", "none") != "none"
+    return cfg.MODEL.META_ARCHITECTURE not in WITHOUT_SEGMENTS
+
+
+@register_evaluator("reconstruction")
+def _build_reconstruction(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    fits = cfg.MODEL.META_ARCHITECTURE == "LDMSegAutoencoder" and _has_segments(name)
+    return ReconstructionEvaluator(name, folder) if fits else None
+
+
+@register_evaluator("panoptic_seg")
+def _build_panoptic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    return PanopticEvaluator(name, folder) if _has_classified_segments(cfg, name) else None
+
+
+@register_evaluator("panoptic_class_agnostic")
+def _build_class_agnostic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    fits = _gives_segments(cfg) and _has_segments(name)
+    return ClassAgnosticPanopticEvaluator(name, folder) if fits else None
+
+
+@register_evaluator("segm")
+def _build_instance_ap(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    things = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id", {})
+    fits = _has_classified_segments(cfg, name) and things
+    return InstanceAPEvaluator(name, folder) if fits else None
+
+
+@register_evaluator("sem_seg")
+def _build_semantic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    gives = cfg.MODEL.META_ARCHITECTURE not in WITHOUT_SEGMENTS
+    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
+        gives = "semantic" in _tasks(cfg) or _ldmseg(cfg, "CLASSIFIER", "none") == "mask_pooling"
+    has = MetadataCatalog.get(name).evaluator_type != "class_agnostic_panoptic"
+    fits = gives and has and any(has_semantic_truth(r) for r in DatasetCatalog.get(name))
+    return SemanticEvaluator(name, folder) if fits else None
+
+
+@register_evaluator("depth")
+def _build_depth(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
+    if cfg.MODEL.META_ARCHITECTURE != "LDMSegDepthAutoencoder" and "depth" not in _tasks(cfg):
+        return None
+    records = dataset_dicts_with_depth(cfg, name)
+    if not any("depth_file_name" in record for record in records):
+        return None
+    # A relative depth has neither scale nor zero of its own.
+    is_metric = _ldmseg(cfg, "DEPTH", {}).get("NORMALIZATION", "relative") == "metric"
+    alignment = "none" if is_metric else "scale_and_shift"
+    return DepthEvaluator(name, folder, alignment=alignment, dataset_dicts=records)
+
+
+def _ldmseg(cfg: CfgNode, key: str, default: Any) -> Any:
+    """A key of MODEL.LDMSEG; configs of other models need not have any."""
+    return cfg.MODEL.get("LDMSEG", {}).get(key, default)
+
+
+def _tasks(cfg: CfgNode) -> tuple[str, ...]:
+    """LDMSeg's tasks; none for other models."""
+    is_ldmseg = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
+    return tuple(_ldmseg(cfg, "TASKS", ("instance",))) if is_ldmseg else ()
+
+
+def _gives_segments(cfg: CfgNode) -> bool:
+    name = cfg.MODEL.META_ARCHITECTURE
+    return "instance" in _tasks(cfg) if name == "LDMSeg" else name not in WITHOUT_SEGMENTS
+
+
+def _has_segments(name: str, types: Sequence[str] = EVALUATOR_TYPES[:-1]) -> bool:
+    return MetadataCatalog.get(name).evaluator_type in types
+
+
+def _has_classified_segments(cfg: CfgNode, name: str) -> bool:
+    return _gives_segments(cfg) and predicts_classes(cfg) and _has_segments(name, WITH_CLASSES)
