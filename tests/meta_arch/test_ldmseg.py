@@ -295,3 +295,5 @@ def test_given_classes_draws_and_steps():
     assert 0 < float(output["uncertainty"].max()) <= 1
     assert [step["timestep"] for step in output["steps"]] == [999, 599, 199]
     assert not {"steps", "samples", "uncertainty"} & set(other)
+    with pytest.raises(ValueError, match="0.png.*'known_classes' without 'known_ids'"):
+        model([dict(photos(1)[0], known_classes={900: 0})])
