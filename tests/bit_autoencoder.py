@@ -20,9 +20,11 @@ class BitAutoencoder(MaskAutoencoder):
             latent_channels=4 * num_bits,
             decoder_channels=16,
             num_layers=0,
+            normalization="standardize",
             scaling_factor=0.5,
         )
         self.encoder, self.decoder = nn.Identity(), nn.Identity()
+        self.running_mean.fill_(2.0)  # what forgets the scale of latents goes wrong
         self.unused = nn.Parameter(torch.zeros(()))  # tells the device
 
     def encode(self, ids: Tensor) -> Posterior:

@@ -225,7 +225,7 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
 
         # 4. Inpainting: what a user has given, as clean latents.
         given = None
-        if any("known_ids" in entry or "known_mask" in entry for entry in entries):
+        if any({"known_ids", "known_mask", "known_classes"} & entry.keys() for entry in entries):
             given = encode_given(
                 entries,
                 batch.segments,

@@ -113,7 +113,7 @@ def draw_case(seed, share=0.4, num_segments=9):
     panoptic = torch.from_numpy(rng.integers(0, num_segments + 1, (9, 11)).astype(np.int32))
     mask = torch.from_numpy(rng.random((9, 11)) < share)
     ids = torch.tensor([0, *NAMES])[torch.from_numpy(rng.integers(0, 4, (9, 11)))] * mask
-    classes = dict.fromkeys(ids.unique().tolist()[1:])
+    classes = {i: 2 if i == 7 else None for i in ids.unique().tolist() if i}
     return panoptic, GivenParts(ids, mask, classes), {2: 3, 4: 7}
 
 
@@ -141,6 +141,9 @@ def test_given_pixels_and_ids_come_back_whatever_the_model_says(seed, share, min
     kept = [new for new in others if new]
     assert kept == sorted(set(kept)), "new ids keep their order"
     for segment in infos:
+        made = segment["id"] not in labels or segment["id"] in matched.values()
+        said = parts.classes.get(segment["id"])
+        assert segment["category_id"] == (int(made) if said is None else said)
         inside = int((parts.ids == segment["id"]).sum())
         score = (inside + 0.5 * (segment["area"] - inside)) / segment["area"]
         assert segment["score"] == pytest.approx(score if segment["id"] in labels else 0.5)

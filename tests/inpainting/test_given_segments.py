@@ -3,7 +3,6 @@ import torch
 from bit_autoencoder import BitAutoencoder
 from torch.nn import functional as F
 
-from ldmseg_d2.ids import encode_bits
 from ldmseg_d2.inpainting import encode_given
 from ldmseg_d2.inpainting.given_parts import fill_unknown
 from ldmseg_d2.meta_arch.task_batches import Block
@@ -19,6 +18,11 @@ def entry_of(shown=(12, 16), scale=2):
     ids[:8, :14], ids[8:, :14], ids[:4, :4] = 70, 9, 0
     entry = {"image": torch.zeros(3, *shown, dtype=torch.uint8), "file_name": "photo.png"}
     return entry | {"height": size[0], "width": size[1], "known_ids": ids, "known_classes": {9: 5}}
+
+
+def normalized(ids):
+    autoencoder = BitAutoencoder(BITS)
+    return autoencoder.normalize(autoencoder.encode(ids[None]).mean)[0]
 
 
 def encode(entries, rows=(0, 2), predicted=None, seed=0):
@@ -49,8 +53,7 @@ def test_latents_and_cells_are_those_of_the_given_part():
     for label in (9, 70):
         named[small == label] = codes[label]
     filled = F.pad(fill_unknown(named, small != 0), (0, 0, 0, 4))
-    wanted = 0.5 * F.pixel_unshuffle(encode_bits(filled[None], BITS), 2)[0]
-    torch.testing.assert_close(known.latents[2, 16:], wanted)
+    torch.testing.assert_close(known.latents[2, 16:], normalized(filled))
     assert known.keep([{}, {}]) == [{"keep_ids": list(codes[i] for i in (9, 70))}, {"keep_ids": []}]
     assert known.ids(0) == [9, 70] and known.ids(1) == []
     assert known.told(0)["given_classes"] == {9: 5, 70: None} and known.told(1) == {}
@@ -61,7 +64,7 @@ def test_matched_codes_are_what_the_network_predicts_in_the_given_part():
     named = torch.full((SIDE, SIDE), 3)
     named[:4, :7], named[4:, :7] = 5, 12
     predicted = torch.zeros(4, 32, 8, 8)
-    predicted[2, 16:] = 0.5 * F.pixel_unshuffle(encode_bits(named[None], BITS), 2)[0]
+    predicted[2, 16:] = normalized(named)
     nothing = {"image": torch.zeros(3, 16, 16), "height": 16, "width": 16}
     assert encode([entry, nothing], predicted=predicted).codes == {0: {6: 70, 13: 9}}
 

@@ -46,3 +46,7 @@ def test_an_autoencoders_weights_are_loaded_or_refused(tmp_path):
         build_autoencoders(tiny_config(LDMSEG, key, str(path)))
     with pytest.raises(FileNotFoundError, match="missing.pth"):
         build_autoencoders(tiny_config(LDMSEG, key, str(tmp_path / "missing.pth")))
+
+
+def test_the_noise_at_test_follows_the_configs_seed():
+    assert tiny_model(LDMSEG, "SEED", 7).seed == 7

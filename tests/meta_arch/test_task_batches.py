@@ -74,6 +74,9 @@ def test_pictures_without_annotation_raise_or_warn(tasks, mode, caplog):
     with caplog.at_level(logging.WARNING):
         batch = layout.for_training([invalid], seeded([invalid]))
     assert batch.images == [0] and batch.blocks == [] and batch.segments is None
+    alone = dict(bare, segment_ids=torch.ones(64, 64, dtype=torch.int64))
+    never = TaskLayout(tasks, weights=[0, 1, 1]).for_training([alone], seeded([alone]))
+    assert never.blocks == [], "a weight of 0 is not drawn even where there is nothing else"
 
 
 def test_inference_asks_each_picture_for_its_own_tasks(tasks):
