@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from detectron2.utils.registry import Registry
-from torch import Tensor, nn
+from torch import nn
 
 IMAGE_ENCODER_REGISTRY = Registry("IMAGE_ENCODER")
 IMAGE_ENCODER_REGISTRY.__doc__ = """
@@ -35,17 +35,10 @@ class ImageEncoder(nn.Module):
     num_layers: int = 1
 
     def __init__(self, *, out_channels: int, stride: int) -> None:
-        """
-        Args:
-            out_channels: channels of the condition.
-            stride: side of a cell of its grid, in pixels of the photo that the network sees.
-        """
+        """`stride`: side of a cell of its grid, in pixels of the photo that the network sees."""
         super().__init__()
         self.out_channels = out_channels
         self.stride = stride
-
-    def forward(self, images: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not define forward(images)")
 
     def layer_of(self, parameter_name: str) -> int:
         """Layer of a parameter: 0, the nearest to the photo, to ``num_layers - 1``."""
@@ -53,12 +46,7 @@ class ImageEncoder(nn.Module):
 
 
 def build_image_encoder(name: str, *, out_channels: int, options: dict[str, Any]) -> ImageEncoder:
-    """Build an image encoder by name.
-
-    Args:
-        name: in IMAGE_ENCODER_REGISTRY.
-        out_channels: channels of the condition.
-        options: its further keyword arguments.
+    """The encoder of that name, with its keyword arguments.
 
     Raises:
         ValueError: unknown name, or an option that the encoder does not take.
