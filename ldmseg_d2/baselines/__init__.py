@@ -7,11 +7,5 @@ imports this package.
 from . import baseline_mappers, mask2former, panoptic_deeplab, panoptic_fpn, small_resnet
 from .baseline_keys import add_baseline_config
 
-__all__ = [
-    "add_baseline_config",
-    "baseline_mappers",
-    "mask2former",
-    "panoptic_deeplab",
-    "panoptic_fpn",
-    "small_resnet",
-]
+_REGISTERED = (baseline_mappers, mask2former, panoptic_deeplab, panoptic_fpn, small_resnet)
+__all__ = ["add_baseline_config"]

@@ -104,12 +104,11 @@ class HFMask2Former(nn.Module):
 
     def _targets(self, entry: dict, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Masks (K, H, W) float, padded to ``size``, and classes (K,) of a picture's segments."""
-        for key in ("segment_ids", "segments_info"):
-            if key not in entry:
-                raise KeyError(
-                    f"{entry.get('file_name', 'image')}: HFMask2Former trains on {key!r}, which "
-                    "PanopticDatasetMapper gives for data sets with panoptic annotations"
-                )
+        if "segments_info" not in entry:
+            raise KeyError(
+                f"{entry.get('file_name', 'image')}: HFMask2Former trains on 'segments_info', which "
+                "PanopticDatasetMapper gives for data sets with panoptic annotations"
+            )
         segments, segment_ids = entry["segments_info"], entry["segment_ids"].to(self.device)
         ids = segment_ids.new_tensor([s["id"] for s in segments])
         masks = segment_ids == ids.view(-1, 1, 1)

@@ -26,11 +26,9 @@ def load_pretrained(
     """A network that ``save_pretrained`` of diffusers or transformers wrote, on the CPU.
 
     Args:
-        model_class: such as AutoencoderKL.
-        pretrained: a local folder, or the id of a repository on the hub (``owner/name``).
-        key: of the config, that names it.
+        pretrained: a local folder, or the id of a repository on the hub (``owner/name``), which is
+            looked up in the local cache first; the config's `key` names it.
         subfolder: where in it the network lies; a local folder may also be the network's own.
-        options: of ``from_pretrained``.
 
     Returns:
         The network, and the names of the weights that the file lacks.
@@ -68,11 +66,8 @@ def load_pretrained(
 def load_from_hub(load: Callable[..., T], repository: str, *, key: str, files: str) -> T:
     """From the hub's cache, else from the hub, else FileNotFoundError that says what to do instead.
 
-    Args:
-        load: a library's function, of the repository and ``local_files_only``.
-        repository: ``owner/name``.
-        key: of the config, that names the repository.
-        files: that a folder in its place would have.
+    `load` is a library's function, of the repository and ``local_files_only``; the config's `key`
+    names the repository, and a folder in its place would have `files`.
     """
     try:
         return load(repository, local_files_only=True)
@@ -98,8 +93,7 @@ def load_from_hub(load: Callable[..., T], repository: str, *, key: str, files: s
 def is_reachable(url: str) -> bool:
     """Whether any answer comes from ``url`` within HUB_TIMEOUT; honours proxy variables."""
     try:
-        request = urllib.request.Request(url, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+        urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
     except urllib.error.HTTPError:
         return True  # an answer as well
     except (OSError, ValueError):

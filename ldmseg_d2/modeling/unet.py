@@ -16,20 +16,13 @@ KEY = "MODEL.LDMSEG.DENOISER.PRETRAINED"
 def load_unet(pretrained: str, *, with_cross_attention: bool) -> UNet2DConditionModel:
     """A UNet that ``save_pretrained`` wrote, such as that of Stable Diffusion 1.x or 2.x.
 
-    Args:
-        pretrained: a local folder, of the UNet or with a subfolder ``unet``, or the id of a
-            repository on the hub (``owner/name``), which is looked up in the local cache first.
-        with_cross_attention: its weights must be there. False: they may be missing, as in a UNet
-            saved after :func:`remove_cross_attention`.
-
-    Raises:
-        FileNotFoundError: no such folder, or the hub's repository cannot be had.
-        ValueError: the files are not those of a UNet that LDMSeg can use.
+    Without cross-attention its weights may be missing, as in a UNet saved after
+    :func:`remove_cross_attention`. ValueError: LDMSeg cannot use it; FileNotFoundError: it cannot
+    be had, see :func:`load_pretrained`.
     """
-    # Without low_cpu_mem_usage, or weights that are missing would stay on the meta device.
-    unet, missing = load_pretrained(
-        UNet2DConditionModel, pretrained, key=KEY, subfolder="unet", low_cpu_mem_usage=False
-    )
+    # low_cpu_mem_usage would leave missing weights on the meta device.
+    options = {"subfolder": "unet", "low_cpu_mem_usage": False}
+    unet, missing = load_pretrained(UNet2DConditionModel, pretrained, key=KEY, **options)
     if not with_cross_attention:
         cross = re.compile(r"\.transformer_blocks\..*\.(attn2|norm2)\.")
         missing = [key for key in missing if not cross.search(key)]
@@ -113,10 +106,7 @@ def new_unet(
 
 
 def remove_cross_attention(unet: UNet2DConditionModel) -> None:
-    """Take the cross-attention out of every transformer block, in place.
-
-    Self-attention and feed-forward stay; ``encoder_hidden_states`` may then be None.
-    """
+    """Take it out of every transformer block; ``encoder_hidden_states`` may then be None."""
     for module in unet.modules():
         if isinstance(module, BasicTransformerBlock):
             module.attn2 = None

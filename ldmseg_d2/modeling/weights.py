@@ -27,11 +27,8 @@ def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, Tensor]:
 def read_checkpoint(path: str) -> dict[str, Any]:
     """All that a ``.safetensors`` or ``torch.save`` file holds, on the CPU.
 
-    The path is local or whatever Detectron2's ``PathManager`` can fetch (``https://...``).
-
-    Returns:
-        A training checkpoint as it was saved (``model``, ``ema``, ``trainer``, ``iteration``); a
-        file of bare weights as ``{"model": state_dict}``.
+    A training checkpoint is as it was saved (``model``, ``ema``, ``trainer``, ``iteration``), bare
+    weights are ``{"model": state_dict}``. Detectron2's ``PathManager`` resolves the path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,8 +62,8 @@ def select_weights(
 ) -> dict[str, Tensor]:
     """The weights in what :func:`read_checkpoint` returned, by state-dict key.
 
-    Those that were averaged, where there are any and `prefer_ema`; ValueError, which names the
-    `source`, where something else than tensors is found.
+    The averaged ones, where there are any and `prefer_ema`; ValueError, which names the `source`,
+    where something else than tensors is found.
     """
     if "ema" in checkpoint and (prefer_ema or "model" not in checkpoint):
         state = checkpoint["ema"].get("model", checkpoint["ema"])
@@ -104,15 +101,8 @@ def check_fits(
 ) -> None:
     """Check that weights are those of a network: every key and every shape.
 
-    Args:
-        module: on any device, the meta device included.
-        state: state-dict key to tensor.
-        source: where the weights come from, for the error message.
-        ignore_missing: prefixes of keys that `state` may leave out altogether, such as
-            ``"autoencoder."``; where it has some keys under a prefix, it needs all of them.
-
-    Raises:
-        ValueError: keys are missing, unknown or of another shape; one message lists them all.
+    Keys under a prefix of `ignore_missing`, such as ``"autoencoder."``, may be missing all at once.
+    ValueError, which names the `source`, lists keys that are missing, unknown or of another shape.
     """
     ignored = tuple(p for p in ignore_missing if not any(k.startswith(p) for k in state))
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}

@@ -19,12 +19,7 @@ class ConvImageEncoder(ImageEncoder):
         widths: Sequence[int] = (32, 64, 128, 256),
         num_blocks: int = 1,
     ) -> None:
-        """
-        Args:
-            out_channels: channels of the condition.
-            widths: of each stage, multiples of 8, the first at full resolution.
-            num_blocks: residual blocks in each stage after the first.
-        """
+        """`widths`: of each stage; `num_blocks`: residual blocks in each after the first."""
         if not widths or any(width % 8 for width in widths):
             raise ValueError(
                 "ConvImageEncoder: widths needs at least one multiple of 8, and nothing else; got "

@@ -46,11 +46,7 @@ class ImageEncoder(nn.Module):
 
 
 def build_image_encoder(name: str, *, out_channels: int, options: dict[str, Any]) -> ImageEncoder:
-    """The encoder of that name, with its keyword arguments.
-
-    Raises:
-        ValueError: unknown name, or an option that the encoder does not take.
-    """
+    """The encoder of that name with its options; ValueError: it, or one of them, is unknown."""
     if name not in IMAGE_ENCODER_REGISTRY:
         known = ", ".join(sorted(key for key, _ in IMAGE_ENCODER_REGISTRY))
         raise ValueError(f"MODEL.LDMSEG.IMAGE_ENCODER.NAME is {name!r}; known: {known}")

@@ -56,18 +56,12 @@ class DINOv2ImageEncoder(_TimmBackbone):
     ) -> None:
         """
         Args:
-            out_channels: channels of the condition.
-            model_name: a ViT of timm; DINOv2's are vit_{small,base,large,giant}_patch14_dinov2 and,
-                with registers (arXiv 2309.16588), vit_..._patch14_reg4_dinov2, tag ``.lvd142m``.
+            model_name: a ViT of timm; DINOv2's are listed in docs/EXTENDING.md.
             blocks: whose outputs are taken, 0 the first, -1 the last; several are concatenated.
             pretrained: see :func:`create_timm_model`.
             resolution: side of the photo that the backbone sees, pixels, a multiple of its patch;
-                0: the multiple nearest to the photo's side (512 -> 518, DINOv2's own; a tie goes
-                up). The patch size times the latent's side gives the latent grid itself.
+                0: the multiple nearest to the photo's side (512 -> 518, DINOv2's own).
             model_kwargs: further arguments of ``timm.create_model``, e.g. {drop_path_rate: 0.1}.
-
-        Raises:
-            ValueError: no such model or block, or a resolution that is no multiple of the patch.
         """
         backbone = create_timm_model(
             model_name, pretrained, **{"num_classes": 0, "dynamic_img_size": True, **model_kwargs}
@@ -87,8 +81,9 @@ class DINOv2ImageEncoder(_TimmBackbone):
         # DistributedDataParallel wants a gradient for all that is there.
         backbone.prune_intermediate_layers(indices)
         channels = backbone.embed_dim * len(indices)
-        common = {"out_channels": out_channels, "stride": patch, "pretrained": pretrained}
-        super().__init__(backbone, channels, **common)
+        super().__init__(
+            backbone, channels, out_channels=out_channels, stride=patch, pretrained=pretrained
+        )
         self.blocks = indices
         self.resolution = resolution
         self.num_layers = len(backbone.blocks) + 2
@@ -101,9 +96,7 @@ class DINOv2ImageEncoder(_TimmBackbone):
     def forward(self, images: Tensor) -> Tensor:
         size = tuple(self.input_side(side) for side in images.shape[-2:])
         if images.shape[-2:] != size:
-            images = F.interpolate(
-                images, size=size, mode="bilinear", align_corners=False, antialias=True
-            )
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         features = self.backbone.forward_intermediates(
             self.normalize(images),
             indices=self.blocks,
@@ -136,14 +129,9 @@ class TimmImageEncoder(_TimmBackbone):
     ) -> None:
         """
         Args:
-            out_channels: channels of the condition.
-            model_name: in timm, with ``features_only``.
             stages: timm's ``out_indices``; for most networks stage i has a stride of 2^(i + 1), for
                 ConvNeXt and Swin 2^(i + 2).
-            pretrained, model_kwargs: as for DINOv2; e.g. {img_size: 512} for Swin.
-
-        Raises:
-            ValueError: no such model or stage.
+            model_name, pretrained, model_kwargs: as for DINOv2; e.g. {img_size: 512} for Swin.
         """
         stages = sorted(set(stages))
         try:
@@ -155,9 +143,10 @@ class TimmImageEncoder(_TimmBackbone):
                 f"TimmImageEncoder: {model_name} does not have the STAGES {stages}: {error}"
             ) from error
         info = backbone.feature_info
-        stride = min(info.reduction())
-        common = {"out_channels": out_channels, "stride": stride, "pretrained": pretrained}
-        super().__init__(backbone, sum(info.channels()), **common)
+        channels, stride = sum(info.channels()), min(info.reduction())
+        super().__init__(
+            backbone, channels, out_channels=out_channels, stride=stride, pretrained=pretrained
+        )
         self.finest = info.reduction().index(stride)
         self.channels_last = str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
 

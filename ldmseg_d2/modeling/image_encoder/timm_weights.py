@@ -19,12 +19,9 @@ FILE_NAME = "model.safetensors"
 def create_timm_model(model_name: str, pretrained: str, **kwargs) -> nn.Module:
     """``timm.create_model`` with weights from a place of the user's choice.
 
-    Args:
-        model_name: timm's name, with or without the tag of its weights.
-        pretrained: "": random weights. "hub": timm's own weights of that name (their copy in the
-            local cache first). Else a local file (.safetensors, or .pth without pickled objects),
-            or a folder with a model.safetensors.
-        kwargs: of ``timm.create_model``.
+    `pretrained` is "": random weights; "hub": timm's own weights of that name (their copy in the
+    local cache first); else a local file (.safetensors, or .pth without pickled objects), or a
+    folder with a model.safetensors.
 
     Raises:
         ValueError: timm has no such model, or the file's weights are not this model's.

@@ -32,15 +32,10 @@ class VAEImageEncoder(ImageEncoder):
     ) -> None:
         """
         Args:
-            out_channels: channels of the VAE's latents.
             pretrained: a local folder, of the VAE or with a subfolder ``vae``, or the id of a
-                repository on the hub; "": random weights.
-            block_out_channels, layers_per_block, norm_num_groups: as in diffusers' AutoencoderKL;
-                those of `pretrained` must be the same.
+                repository on the hub, of the sizes that the other arguments (AutoencoderKL's)
+                give; "": random weights. Errors: see :func:`load_pretrained`.
             scaling_factor: brings the latents to a standard deviation of about 1.
-
-        Raises:
-            FileNotFoundError, ValueError: `pretrained` cannot be had, or has other sizes.
         """
         super().__init__(out_channels=out_channels, stride=2 ** (len(block_out_channels) - 1))
         sizes = {
@@ -67,9 +62,7 @@ class VAEImageEncoder(ImageEncoder):
 
 def _load_vae(pretrained: str, sizes: dict) -> AutoencoderKL:
     """Load it and check its sizes: the config must tell them, for it builds without the file."""
-    vae, missing = load_pretrained(
-        AutoencoderKL, pretrained, key=KEY, subfolder="vae", low_cpu_mem_usage=False
-    )
+    vae, missing = load_pretrained(AutoencoderKL, pretrained, key=KEY, subfolder="vae")
     if missing:
         raise ValueError(
             f"{KEY} {pretrained!r} lacks {len(missing)} weights of AutoencoderKL, such as "
