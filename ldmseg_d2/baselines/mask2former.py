@@ -106,8 +106,8 @@ class HFMask2Former(nn.Module):
         """Masks (K, H, W) float, padded to ``size``, and classes (K,) of a picture's segments."""
         if "segments_info" not in entry:
             raise KeyError(
-                f"{entry.get('file_name', 'image')}: HFMask2Former trains on 'segments_info', which "
-                "PanopticDatasetMapper gives for data sets with panoptic annotations"
+                f"{entry.get('file_name', 'image')}: HFMask2Former trains on 'segments_info': "
+                "PanopticDatasetMapper gives it for data sets with panoptic annotations"
             )
         segments, segment_ids = entry["segments_info"], entry["segment_ids"].to(self.device)
         ids = segment_ids.new_tensor([s["id"] for s in segments])

@@ -63,11 +63,7 @@ def build_small_resnet(
     num_blocks: Sequence[int] = (1, 1, 1, 1),
     strides: Sequence[int] = (1, 2, 2, 2),
 ) -> ResNet:
-    """Build it with random weights; `channels`, `num_blocks` and `strides` from "res2" on.
-
-    Raises:
-        ValueError: lists of different lengths, or a stem or channels that cannot be.
-    """
+    """Build it with random weights; `channels`, `num_blocks` and `strides` from "res2" on."""
     if not len(channels) == len(num_blocks) == len(strides):
         raise ValueError(
             f"{KEY}: CHANNELS, NUM_BLOCKS and STRIDES need one entry for each stage, got "

@@ -17,9 +17,7 @@ class ImageEncoder(nn.Module):
     """Base class: photos (B, 3, S, S) to a condition (B, out_channels, S / stride, S / stride).
 
     Photos come normalised by ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD``: in [-1, 1] by default. A
-    condition whose grid is not the latent's is resized bilinearly by the model.
-
-    A subclass may say more about itself:
+    condition whose grid is not the latent's is resized bilinearly. A subclass may say more:
 
     * ``backbone_names``: the children that ``MODEL.LDMSEG.IMAGE_ENCODER.FREEZE`` freezes, such as
       ``("backbone",)`` where a projection after it is always trained. Empty: the whole encoder.
