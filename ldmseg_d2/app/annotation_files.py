@@ -91,13 +91,9 @@ def load_annotation(
         files: bytes by name: one zip; or a JSON, its PNG and, optionally, the photo.
         categories: the page's; classes are recognised by their names.
         current: the session that is open: it is changed where the files hold no photo.
-        limits: of each file, those in a zip included.
 
-    Returns:
-        The session, and a sentence about what was not taken over, or "".
-
-    Raises:
-        UploadError: files that are missing, damaged, too large or do not fit one another.
+    Returns the session, and a sentence about what was not taken over, or "". UploadError: files
+    that are missing, damaged, too large or do not fit one another.
     """
     for name, data in files.items():
         limits.check(len(data), name)

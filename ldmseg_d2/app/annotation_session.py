@@ -17,8 +17,7 @@ REDRAW_UNKEPT = "all that is not kept"
 NO_CLASS = -1
 MAX_UNDO = 100
 _MAX_POINTS = 20_000
-# A state to go back to: what steps change, compressed; and the uncertainty, which they do not.
-_Packed = tuple[bytes, np.ndarray | None]
+_Packed = tuple[bytes, np.ndarray | None]  # a state to go back to; its uncertainty
 
 
 class SessionError(ValueError):
@@ -35,30 +34,20 @@ class Category:
 
 
 class Session:
-    """A photo, the id of each pixel, which pixels are kept, and what was before.
+    """A photo (H, W, 3) uint8 RGB, the id of each pixel, which are kept, and what was before.
 
     What an annotator does returns a sentence about it, can be undone, and raises
     :class:`SessionError`, changing nothing, where it can do nothing.
-
-    Attributes:
-        photo: (H, W, 3) uint8 RGB.
-        name: of the photo's file, without its suffix.
-        categories: the classes there are; their places in the list are the contiguous classes.
-        ids: (H, W) int32, 0 is empty.
-        kept: (H, W) bool: marked by the annotator; never where a pixel is empty.
-        classes: contiguous class of those segments that have one.
-        uncertainty: (H, W) float32 in [0, 1] of the last result that had one, or None.
-        selected: id of the selected segment, which the brush extends, or None.
     """
 
     def __init__(self, photo: np.ndarray, name: str, categories: Sequence[Category] = ()):
         self.photo, self.name = photo, name
-        self.categories = list(categories)
-        self.ids = np.zeros(photo.shape[:2], dtype=np.int32)
-        self.kept = np.zeros(photo.shape[:2], dtype=bool)
-        self.classes: dict[int, int] = {}
-        self.uncertainty: np.ndarray | None = None
-        self.selected: int | None = None
+        self.categories = list(categories)  # their places in it are the contiguous classes
+        self.ids = np.zeros(photo.shape[:2], dtype=np.int32)  # 0 is empty
+        self.kept = np.zeros(photo.shape[:2], dtype=bool)  # never where a pixel is empty
+        self.classes: dict[int, int] = {}  # of those segments that have one
+        self.uncertainty: np.ndarray | None = None  # (H, W) in [0, 1], of the last result
+        self.selected: int | None = None  # id of the segment that the brush extends
         self._past: list[_Packed] = []
         self._future: list[_Packed] = []
 
@@ -77,15 +66,9 @@ class Session:
         return f"{'segment' if label is None else self.categories[label].name} {segment}"
 
     def given(self, redraw: str) -> dict[str, Any]:
-        """What a model is given of the present segments.
+        """What a model is given: all segments for FILL_EMPTY, kept pixels for REDRAW_UNKEPT.
 
-        Args:
-            redraw: FILL_EMPTY: every segment stays, only empty pixels are drawn; or REDRAW_UNKEPT:
-                only kept pixels stay.
-
-        Returns:
-            ``known_ids`` (H, W) int64, 0 where the model draws; ``known_classes``: of those ids
-            that have a class.
+        ``known_ids`` (H, W) int64, 0 where the model draws; ``known_classes``: of ids with a class.
         """
         ids = np.where(self.kept, self.ids, 0) if redraw == REDRAW_UNKEPT else self.ids
         present = set(np.unique(ids).tolist())
@@ -105,14 +88,10 @@ class Session:
     def stroke(
         self, points: Sequence[Sequence[float]], drag: bool, tool: str, brush: float, category: int
     ) -> str:
-        """A click (whole segments) or a stroke of the brush (pixels) on the photo.
+        """A click (whole segments) or, with `drag`, a stroke of the brush (pixels) on the photo.
 
-        Args:
-            points: (x, y) in pixels of the photo.
-            drag: whether it was a stroke.
-            tool: one of :data:`TOOLS`.
-            brush: diameter in percent of the photo's longer side.
-            category: contiguous class of a segment that is begun, or NO_CLASS.
+        `points` are (x, y) in pixels of the photo, `brush` is a diameter in percent of its longer
+        side, `category` the class of a segment that is begun.
         """
         if not 0 < len(points) <= _MAX_POINTS:
             raise SessionError("That stroke is too long; draw it in parts.")
@@ -156,10 +135,7 @@ class Session:
         return f"Erased {name or f'{mask.sum()} pixels'}. Complete fills what is empty."
 
     def paint(self, mask: np.ndarray, category: int = NO_CLASS) -> str:
-        """Make pixels of a mask (H, W) the selected segment's, else a new one's of that class.
-
-        They are kept, and the segment is selected afterwards.
-        """
+        """Make a mask (H, W) the selected segment's, else a new one's of that class; it is kept."""
         if not mask.any():
             raise SessionError("That is outside of the photo.")
         self._remember()
@@ -204,14 +180,9 @@ class Session:
     ) -> None:
         """Replace the segments by a model's result, or by what a file holds.
 
-        Args:
-            ids: (H, W) integers >= 0.
-            classes: contiguous class of segments; those that the page has no name for are left out.
-            uncertainty: (H, W) in [0, 1], or None.
-            kept: (H, W) bool, the new marks; None: segments keep their marks and classes.
+        `kept` are the new marks, (H, W) bool; None: segments keep their marks and classes. Classes
+        that the page has no name for are left out.
         """
-        if ids.shape != self.ids.shape:
-            raise ValueError(f"the model gave {ids.shape} pixels for a photo of {self.ids.shape}")
         self._remember()
         classes = {i: c for i, c in classes.items() if 0 <= c < len(self.categories)}
         self.classes = {**classes, **self.classes} if kept is None else classes

@@ -5,28 +5,17 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# cv2 overflows far outside of the picture.
-_FAR = 2**14
-# It cuts lines at the picture's border and rounds where, which moves all that is left of them: the
-# picture gets a margin, in which strokes end.
+_FAR = 2**14  # cv2 overflows far outside of the picture
+# It cuts lines at the picture's border and rounds where, which moves all that is left of them.
 _MARGIN = 64
 
 
 def stroke_mask(
     shape: tuple[int, int], points: Sequence[Sequence[float]], diameter: float
 ) -> np.ndarray:
-    """Pixels under a stroke of a round brush.
+    """(H, W) bool: pixels under a stroke of a round brush; one point (x, y) is a disc.
 
-    Args:
-        shape: (H, W) of the photo.
-        points: (x, y) in pixels, (0, 0) being the photo's upper left corner; one: a disc.
-        diameter: of the brush, in pixels.
-
-    Returns:
-        (H, W) bool; the pixel under each point is among them.
-
-    Raises:
-        ValueError: no point, or coordinates that are no finite numbers.
+    Lengths are in pixels. ValueError: coordinates that are no finite numbers.
     """
     corners = np.asarray(points, dtype=np.float64)
     if corners.ndim != 2 or corners.shape[1:] != (2,) or not np.isfinite(corners).all():

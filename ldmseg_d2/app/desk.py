@@ -17,13 +17,11 @@ from .uploads import Limits, decode_photo
 class Desk:
     """Every method says in a sentence what it did; SessionError and UploadError say why it cannot.
 
-    Attributes:
-        session: the photo that is open, or None.
-        lock: to be held around a method: strokes arrive while the model runs.
+    Its `lock` is to be held around a method: strokes arrive while the model runs.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits):
-        self.session: Session | None = None
+        self.session: Session | None = None  # the photo that is open
         self.lock = threading.Lock()
         self._predictor = predictor
         self._limits = limits

@@ -30,25 +30,16 @@ _Completion = tuple[np.ndarray, dict[int, int], np.ndarray | None]
 
 @dataclass
 class Predictor:
-    """A model and what the page has to know of it.
+    """A model and what the page has to know of it."""
 
-    Attributes:
-        model: the META_ARCH, in eval mode.
-        mapper: from a data set's dict to the model's input dict.
-        categories: classes of its data set, in the order of the contiguous classes.
-        with_classes: whether its segments carry a predicted class.
-        title: for the page: config, and weights.
-        num_steps, seed: the config's, of the sampler.
-    """
-
-    model: nn.Module
+    model: nn.Module  # in eval mode
     mapper: Callable[[dict[str, Any]], dict[str, Any]]
-    categories: list[Category]
-    with_classes: bool
+    categories: list[Category]  # in the order of the contiguous classes
+    with_classes: bool  # whether its segments carry a predicted class
     title: str
     num_steps: int
     seed: int
-    # Held during a call, which sets the number of steps.
+    # Held during a call, which sets the model's number of steps.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def complete(
@@ -61,13 +52,10 @@ class Predictor:
         seed: int,
         num_samples: int = 1,
     ) -> _Completion:
-        """Segment a photo, or complete the segments that are given.
+        """Segment a photo (H, W, 3) uint8 RGB, or complete the segments that are given.
 
         Args:
-            photo: (H, W, 3) uint8 RGB.
             known_ids: (H, W) integers, 0 where nothing is given; None: from scratch.
-            known_classes: contiguous class of given ids; only passed to models that know classes.
-            steps, seed: of the sampler; one seed, one result.
             num_samples: masks to draw; the result is their consensus.
 
         Returns:
@@ -91,12 +79,8 @@ class Predictor:
             Image.fromarray(photo).save(record["file_name"], compress_level=1)
             inputs = self.mapper(record)
         with self._lock, torch.no_grad():
-            before = self.model.num_inference_steps
             self.model.num_inference_steps = steps
-            try:
-                output = self.model([inputs])[0]
-            finally:
-                self.model.num_inference_steps = before
+            output = self.model([inputs])[0]
         return _read_output(output, names, self.with_classes)
 
 
@@ -115,15 +99,10 @@ def _read_output(output: dict[str, Any], given: list[int], with_classes: bool) -
 
 
 def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor:
-    """Build a model and load its weights.
+    """Build a model and load its weights; without a config file: the shipped scenes model.
 
-    Args:
-        config_file: see :func:`load_config`; empty: the shipped scenes model.
-        opts: config keys and values. Where they, and the file, name no ``MODEL.WEIGHTS``, a config
-            that belongs to a shipped model gets the shipped weights.
-
-    Raises:
-        FileNotFoundError, ConfigError, ValueError: what is missing, or does not fit.
+    Where neither file nor `opts` name ``MODEL.WEIGHTS``, the config of a shipped model gets its
+    weights. FileNotFoundError, ConfigError, ValueError: what is missing, or does not fit.
     """
     config_file = config_file or model_zoo.get_config_file(DEFAULT_CONFIG)
     cfg = load_config(config_file, [*opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"])
@@ -140,7 +119,7 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
         os.path.realpath(resolve_config_file(config_file)), ""
     )
     model = build_model(cfg).eval()
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(weights)
+    LDMSegCheckpointer(model).load(weights)
     loaded = os.path.basename(weights) if weights else "random weights: set MODEL.WEIGHTS"
     return Predictor(
         model=model,

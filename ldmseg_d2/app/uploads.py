@@ -38,14 +38,10 @@ class Limits:
 
 
 def decode_photo(data: bytes, name: str, limits: Limits) -> tuple[np.ndarray, str]:
-    """Decode an uploaded photo, upright, transparent parts white, 16 bits a channel as 8.
+    """An uploaded photo as (H, W, 3) uint8 RGB: upright, transparent parts white.
 
-    Returns:
-        (H, W, 3) uint8 RGB, neither side longer than ``limits.max_side``; and a sentence for the
-        user where it was reduced to that, else "".
-
-    Raises:
-        UploadError: too many bytes or pixels, another format, or damaged; it starts with `name`.
+    Returns it with a sentence for the user where it was reduced to ``limits.max_side``, else "".
+    UploadError, which starts with `name`: too many bytes or pixels, another format, or damaged.
     """
     limits.check(len(data), name)
     photo = _decode(data, name, PHOTO_FORMATS)
