@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-
-from .brush import stroke_mask
 
 SELECT, KEEP, ERASE, PAINT = TOOLS = ("select", "keep", "erase", "paint")
 # What Complete draws.
@@ -16,7 +15,10 @@ FILL_EMPTY = "the empty areas"
 REDRAW_UNKEPT = "all that is not kept"
 NO_CLASS = -1
 MAX_UNDO = 100
-_MAX_POINTS = 20_000
+_MAX_POINTS = 20_000  # of a stroke
+_FAR = 2**14  # cv2 overflows far outside of the picture
+# It cuts lines at the picture's border and rounds where, which moves all that is left of them.
+_MARGIN = 64
 _Packed = tuple[bytes, np.ndarray | None]  # a state to go back to; its uncertainty
 
 
@@ -26,9 +28,9 @@ class SessionError(ValueError):
 
 @dataclass(frozen=True)
 class Category:
-    """A class that a segment may have; ``id`` is the data set's own, of saved files."""
+    """A class that a segment may have."""
 
-    id: int
+    id: int  # the data set's own, of saved files
     name: str
     isthing: bool = True
 
@@ -57,8 +59,7 @@ class Session:
 
     def count(self) -> str:
         """Such as "3 segments"."""
-        number = len(self.segment_ids())
-        return f"{number} segment{'s' * (number != 1)}"
+        return f"{(number := len(self.segment_ids()))} segment{'s' * (number != 1)}"
 
     def segment_name(self, segment: int) -> str:
         """Its class and id, such as "car 3", or "segment 3"."""
@@ -90,8 +91,8 @@ class Session:
     ) -> str:
         """A click (whole segments) or, with `drag`, a stroke of the brush (pixels) on the photo.
 
-        `points` are (x, y) in pixels of the photo, `brush` is a diameter in percent of its longer
-        side, `category` the class of a segment that is begun.
+        `points` are (x, y) in pixels, `brush` is a diameter in percent of the photo's longer side,
+        `category` the class of a segment that is begun.
         """
         if not 0 < len(points) <= _MAX_POINTS:
             raise SessionError("That stroke is too long; draw it in parts.")
@@ -163,11 +164,9 @@ class Session:
         return f"It is {self.segment_name(self.selected)} now."
 
     def undo(self) -> str:
-        """Take back the last change."""
         return self._move(self._past, self._future, "There is nothing to undo.", "Undone.")
 
     def redo(self) -> str:
-        """Do again what was undone last."""
         return self._move(self._future, self._past, "There is nothing to redo.", "Done again.")
 
     def take_result(
@@ -229,3 +228,17 @@ class Session:
         self.classes = {i: c for i, c in self.classes.items() if i in present}
         if self.selected not in present:
             self.selected = None
+
+
+def stroke_mask(
+    shape: tuple[int, int], points: Sequence[Sequence[float]], diameter: float
+) -> np.ndarray:
+    """(H, W) bool: pixels under a stroke of a round brush; one point (x, y) is a disc."""
+    corners = (
+        np.floor(np.asarray(points, dtype=np.float64)).clip(-_FAR, _FAR).astype(np.int32) + _MARGIN
+    )
+    mask = np.zeros([side + 2 * _MARGIN for side in shape], dtype=np.uint8)
+    cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
+    for point in corners.tolist():
+        cv2.circle(mask, point, int(diameter / 2), 1, thickness=-1)
+    return mask[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(bool)

@@ -48,7 +48,7 @@ class Desk:
         return f"Generated scene {index}: {photo.shape[1]} x {photo.shape[0]} pixels."
 
     def load(self, files: dict[str, bytes]) -> str:
-        """Load saved segments: bytes by file name, see :func:`load_annotation`."""
+        """Load saved segments, see :func:`load_annotation`."""
         self.session, note = load_annotation(
             files, self._predictor.categories, self.session, self._limits
         )
@@ -74,7 +74,4 @@ class Desk:
         kept = None if given else np.zeros(ids.shape, dtype=bool)
         session.take_result(ids, classes, uncertainty, kept=kept)
         verb, seconds = "Completed" if given else "Segmented", time.perf_counter() - start
-        message = f"{verb} in {seconds:.1f} s: {session.count()}."
-        if num_samples > 1 and uncertainty is None:
-            message += " This model says nothing of its uncertainty."
-        return message
+        return f"{verb} in {seconds:.1f} s: {session.count()}."

@@ -50,7 +50,11 @@ def draw_session(
     border[1:] |= ids[1:] != ids[:-1]
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     picture[cv2.dilate(border, np.ones((2, 2), np.uint8)) != 0] = 255
-    _dot(picture, kept)
+    step = max(8, round(max(ids.shape) / 64))
+    for y in range(step // 2, ids.shape[0], step):
+        for x in range(step // 2 * (1 + y // step % 2), ids.shape[1], step):
+            if kept[y, x]:
+                cv2.circle(picture, (x, y), 2, (255, 255, 255), -1, cv2.LINE_AA)
     if session.selected is not None:
         mask = (ids == session.selected).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -80,16 +84,6 @@ def _write_names(
         pen.rounded_rectangle(box, 4, fill=(0, 0, 0, 170))
         pen.text((x, y), name, "white", font, anchor="mm")
     return np.asarray(image)
-
-
-def _dot(picture: np.ndarray, mask: np.ndarray) -> None:
-    """Put white dots on a mask, in place: they show it without hiding what is under it."""
-    step = max(8, round(max(mask.shape) / 64))
-    half = step // 2
-    for y in range(half, mask.shape[0], step):
-        for x in range(half + half * (y // step % 2), mask.shape[1], step):
-            if mask[y, x]:
-                cv2.circle(picture, (x, y), 2, (255, 255, 255), -1, cv2.LINE_AA)
 
 
 def to_data_url(picture: np.ndarray) -> str:

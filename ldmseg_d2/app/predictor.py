@@ -39,8 +39,7 @@ class Predictor:
     title: str
     num_steps: int
     seed: int
-    # Held during a call, which sets the model's number of steps.
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # a call sets the model's steps
 
     def complete(
         self,
@@ -52,16 +51,10 @@ class Predictor:
         seed: int,
         num_samples: int = 1,
     ) -> _Completion:
-        """Segment a photo (H, W, 3) uint8 RGB, or complete the segments that are given.
+        """Segment a photo (H, W, 3) uint8 RGB, or complete the (H, W) ids that are not 0.
 
-        Args:
-            known_ids: (H, W) integers, 0 where nothing is given; None: from scratch.
-            num_samples: masks to draw; the result is their consensus.
-
-        Returns:
-            * (H, W) int32 ids, 0 is void; given segments under theirs, new ones under others;
-            * contiguous class of each segment; empty where the model predicts none;
-            * (H, W) float32 uncertainty in [0, 1], or None where the model gave none.
+        Returns (H, W) int32 ids, 0 is void, given segments under theirs; the class of each segment
+        where the model predicts classes; and (H, W) uncertainty in [0, 1] where it gave one.
         """
         record: dict[str, Any] = {"image_id": 0, "seed": seed}
         if num_samples > 1:
@@ -94,8 +87,8 @@ def _read_output(output: dict[str, Any], given: list[int], with_classes: bool) -
     # Not the segments that others cover.
     segments = [s for s in segments_info if with_classes and s["id"] in names]
     classes = {names[s["id"]]: int(s["category_id"]) for s in segments}
-    uncertainty = output.get("uncertainty")
-    return ids, classes, None if uncertainty is None else uncertainty.float().cpu().numpy()
+    heat = output.get("uncertainty")
+    return ids, classes, None if heat is None else heat.float().cpu().numpy()
 
 
 def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor:
@@ -111,13 +104,10 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
             f"{config_file}: the page needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), "
             f"not {cfg.MODEL.META_ARCHITECTURE}, which makes no segments of a photo"
         )
-    cards = map(model_zoo.get_card, model_zoo.list_models())
-    shipped = {
-        os.path.realpath(model_zoo.get_config_file(c["config"])): c["weights"] for c in cards
-    }
-    weights = cfg.MODEL.WEIGHTS or shipped.get(
-        os.path.realpath(resolve_config_file(config_file)), ""
-    )
+    weights, path = cfg.MODEL.WEIGHTS, os.path.realpath(resolve_config_file(config_file))
+    for card in map(model_zoo.get_card, model_zoo.list_models()):
+        if not weights and os.path.realpath(model_zoo.get_config_file(card["config"])) == path:
+            weights = card["weights"]
     model = build_model(cfg).eval()
     LDMSegCheckpointer(model).load(weights)
     loaded = os.path.basename(weights) if weights else "random weights: set MODEL.WEIGHTS"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-# Much used decoders only: no vector formats, no layered documents, no video containers.
+# Much used decoders only.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Of a picture, by its header: nothing is decoded above it.
 MAX_PIXELS = 50_000_000
@@ -104,6 +104,6 @@ def unpack_zip(data: bytes, name: str, limits: Limits) -> dict[str, bytes]:
             return {m.filename: archive.read(m) for m in members}
     except UploadError:
         raise
-    # A damaged zip raises BadZipFile, zlib.error, NotImplementedError or RuntimeError (encrypted).
+    # BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted), ...
     except Exception as error:
         raise UploadError(f"{name} cannot be read as a zip: {error}") from error
