@@ -91,8 +91,7 @@ class Session:
     ) -> str:
         """A click (whole segments) or, with `drag`, a stroke of the brush (pixels) on the photo.
 
-        `points` are (x, y) in pixels, `brush` is a diameter in percent of the photo's longer side,
-        `category` the class of a segment that is begun.
+        `points` are (x, y) in pixels, `brush` is in percent of the photo's longer side.
         """
         if not 0 < len(points) <= _MAX_POINTS:
             raise SessionError("That stroke is too long; draw it in parts.")
@@ -179,8 +178,7 @@ class Session:
     ) -> None:
         """Replace the segments by a model's result, or by what a file holds.
 
-        `kept` are the new marks, (H, W) bool; None: segments keep their marks and classes. Classes
-        that the page has no name for are left out.
+        `kept` are the new marks, (H, W) bool; None: segments keep their marks and classes.
         """
         self._remember()
         classes = {i: c for i, c in classes.items() if 0 <= c < len(self.categories)}

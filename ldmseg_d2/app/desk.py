@@ -15,14 +15,11 @@ from .uploads import Limits, decode_photo
 
 
 class Desk:
-    """Every method says in a sentence what it did; SessionError and UploadError say why it cannot.
-
-    Its `lock` is to be held around a method: strokes arrive while the model runs.
-    """
+    """Every method says what it did; SessionError and UploadError say why it cannot."""
 
     def __init__(self, predictor: Predictor, limits: Limits):
         self.session: Session | None = None  # the photo that is open
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # around a method: strokes arrive while the model runs
         self._predictor = predictor
         self._limits = limits
         self._num_examples = 0

@@ -84,8 +84,7 @@ def _read_output(output: dict[str, Any], given: list[int], with_classes: bool) -
     free = (i for i in itertools.count(1) if i not in given)
     names = {i: given[i] if i < len(given) else next(free) for i in labels.tolist()}
     ids = np.array(list(names.values()), np.int32)[inverse.reshape(panoptic_seg.shape)]
-    # Not the segments that others cover.
-    segments = [s for s in segments_info if with_classes and s["id"] in names]
+    segments = [s for s in segments_info if with_classes and s["id"] in names]  # not hidden ones
     classes = {names[s["id"]]: int(s["category_id"]) for s in segments}
     heat = output.get("uncertainty")
     return ids, classes, None if heat is None else heat.float().cpu().numpy()
@@ -102,7 +101,7 @@ def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor
     if cfg.MODEL.META_ARCHITECTURE in WITHOUT_SEGMENTS:
         raise ValueError(
             f"{config_file}: the page needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), "
-            f"not {cfg.MODEL.META_ARCHITECTURE}, which makes no segments of a photo"
+            f"not {cfg.MODEL.META_ARCHITECTURE}"
         )
     weights, path = cfg.MODEL.WEIGHTS, os.path.realpath(resolve_config_file(config_file))
     for card in map(model_zoo.get_card, model_zoo.list_models()):

@@ -27,9 +27,7 @@ class Limits:
     max_side: int = 2048
 
     def check(self, num_bytes: int, name: str) -> None:
-        """Raises UploadError for an empty file, or one with more than ``max_bytes``."""
-        if num_bytes == 0:
-            raise UploadError(f"{name} is empty.")
+        """Raises UploadError for a file with more than ``max_bytes``."""
         if num_bytes > self.max_bytes:
             raise UploadError(
                 f"{name} has {num_bytes / 2**20:.1f} MB; at most {self.max_bytes / 2**20:g} MB are "

