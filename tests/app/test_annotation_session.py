@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from ldmseg_d2.app.annotation_session import (
     FILL_EMPTY,
-    MAX_UNDO,
     REDRAW_UNKEPT,
     Category,
     Session,
@@ -138,17 +137,6 @@ def test_undo_and_redo_lead_to_the_same_states(steps):
     for expected in states[1:]:
         session.redo()
         assert state(session) == expected
-
-
-def test_history_ends_and_a_new_step_forgets_what_was_undone(session):
-    for _ in range(MAX_UNDO + 20):
-        session.click(1, "keep")
-    for _ in range(MAX_UNDO):
-        session.undo()
-    session.click(1, "erase")
-    session.undo()
-    with pytest.raises(SessionError, match="nothing to undo"):
-        session.undo()
 
 
 @settings(max_examples=40, deadline=None)

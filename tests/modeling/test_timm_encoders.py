@@ -11,7 +11,6 @@ from ldmseg_d2.modeling.image_encoder import ImageEncoder, build_image_encoder
 # A DINOv2 that a test can afford: the same code of timm, smaller.
 TINY_VIT = {"depth": 3, "embed_dim": 32, "num_heads": 2}
 SWIN = {"img_size": 64, "window_size": 4, "depths": (1, 1), "num_heads": (2, 2), "embed_dim": 16}
-CONVNEXT = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}
 VIT = "vit_small_patch14_dinov2.lvd142m"
 VIT_WITH_REGISTERS = "vit_small_patch14_reg4_dinov2.lvd142m"
 
@@ -31,9 +30,7 @@ def photos(side: int = 28) -> torch.Tensor:
     return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize(
-    "model_name,blocks", [(VIT, [-1]), (VIT, [0, 2]), (VIT_WITH_REGISTERS, [1, -1])]
-)
+@pytest.mark.parametrize("model_name,blocks", [(VIT, [0, 2]), (VIT_WITH_REGISTERS, [-1])])
 @torch.no_grad()
 def test_dinov2_features_equal_timms(model_name, blocks):
     encoder = dinov2(model_name=model_name, blocks=blocks)
@@ -71,12 +68,6 @@ def test_the_patch_grid_fits_and_is_the_nearest(side):
     assert chosen % 14 == 0
     assert abs(chosen - side) == min(abs(14 * n - side) for n in range(1, 40))
     assert chosen == 518 or side != 512
-
-
-def test_dinov2_takes_any_side():
-    assert dinov2()(photos(64)).shape == (2, 5, 5, 5)
-    assert dinov2()(photos(7)).shape == (2, 5, 1, 1)
-    assert dinov2(resolution=8 * 14)(photos(64)).shape == (2, 5, 8, 8)
 
 
 def test_wrong_options_raise():
@@ -121,8 +112,6 @@ def test_incomplete_or_wrong_weights_raise(tmp_path):
     save_file(plain, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="1 of .* are missing, such as blocks.1.attn.qkv.weight"):
         dinov2(**options)
-    with pytest.raises(ValueError, match="has not the weights of vit_small_patch14_dinov2"):
-        dinov2(pretrained=str(tmp_path))
     with pytest.raises(ValueError, match="has not the weights of resnet18"):
         timm_features("resnet18", [1], pretrained=str(tmp_path))
     with pytest.raises(FileNotFoundError, match="no file .*missing.pth. Allowed: 'hub'"):
@@ -150,15 +139,3 @@ def test_timm_features_at_the_finest_grid(model_name, stages, stride, extra):
     size = (64 // stride,) * 2
     features = [F.interpolate(f, size=size, mode="bilinear") for f in features]
     torch.testing.assert_close(found, encoder.projection(torch.cat(features, 1)))
-
-
-def test_timm_features_load_local_weights(tmp_path):
-    """Also where timm renames them: "stages.0" is "stages_0" in a network of features."""
-    plain = timm.create_model("convnext_atto", **CONVNEXT).state_dict()
-    save_file(plain, tmp_path / "model.safetensors")
-    options = {"pretrained": str(tmp_path), "model_kwargs": CONVNEXT}
-    expected = {key.replace(".", "_"): value for key, value in plain.items()}
-    for key, value in (
-        timm_features("convnext_atto", [1, 2], **options).backbone.state_dict().items()
-    ):
-        assert torch.equal(value, expected[key.replace(".", "_")]), key
