@@ -1,7 +1,7 @@
 """A batch of latents that several tasks share: as rows of their own, or as channels of one."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -135,7 +135,7 @@ class TaskLayout:
         if len(self.tasks) > 1:
             numbers = randomness.rand().tolist()
             drawn = [self._draw(u, has) for u, has in zip(numbers, available, strict=True)]
-        return self._separate(list(enumerate(drawn)), keep=lambda i, k: available[i][k])
+        return self._separate(list(enumerate(drawn)), available)
 
     def for_inference(self, entries: Sequence[dict]) -> Batch:
         """The tasks that each input asks for by its key "tasks"; without it, all of them.
@@ -147,7 +147,7 @@ class TaskLayout:
         if self.joint:
             return self._joint(asked)
         pairs = [(i, k) for i, has in enumerate(asked) for k in range(len(has)) if has[k]]
-        return self._separate(pairs, keep=lambda i, k: True)
+        return self._separate(pairs, asked)
 
     def noise_keys(self, entries: Sequence[dict], batch: Batch) -> list[str]:
         """What seeds each row's noise, together with the input's seed.
@@ -198,10 +198,10 @@ class TaskLayout:
         told = torch.zeros(len(rows), dtype=torch.int64, device=self.device)
         return Batch(rows, told, [block for block in blocks if block.rows])
 
-    def _separate(self, pairs: list[tuple[int, int]], keep: Callable[[int, int], bool]) -> Batch:
+    def _separate(self, pairs: list[tuple[int, int]], wanted: list[list[bool]]) -> Batch:
         blocks = []
         for k, task in enumerate(self.tasks):
-            rows = [row for row, (i, one) in enumerate(pairs) if one == k and keep(i, k)]
+            rows = [row for row, (i, one) in enumerate(pairs) if one == k and wanted[i][k]]
             if rows:
                 blocks.append(Block(task, rows, slice(0, self.task_channels)))
         told = torch.tensor([k for _, k in pairs], device=self.device)

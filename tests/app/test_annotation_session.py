@@ -75,15 +75,6 @@ def test_a_drag_is_the_brush(session):
     assert stroke(session, "paint", (10, 3), (12, 3)) == "Painted segment 1."
 
 
-def test_classes_can_be_changed(session):
-    assert session.set_class(1) == "The next painted segment gets this class."
-    for segment, category, name in ((1, 1, "sky 1"), (2, -1, "segment 2"), (2, -1, "segment 2")):
-        session.selected = segment
-        assert session.set_class(category) == f"It is {name} now."
-    session.undo()  # the third changed nothing: nothing to undo
-    assert session.segment_name(2) == "car 2" and session.segment_name(1) == "sky 1"
-
-
 def test_what_the_model_is_given(session):
     given = session.given(FILL_EMPTY)
     assert (given["known_ids"] == session.ids).all() and given["known_classes"] == {2: 0}

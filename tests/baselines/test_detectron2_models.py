@@ -130,7 +130,7 @@ def test_panoptic_fpn_numbers_classes_over_all():
 def test_what_does_not_fit_is_named(name):
     with pytest.raises(KeyError, match=load_config(name).INPUT.DATASET_MAPPER_NAME):
         small_model(name).train()(tiny_multitask_batch(1))
-    with pytest.raises(ValueError, match=f"{RESNET} .*'stride'. It takes STEM_CHANNELS"):
+    with pytest.raises(ValueError, match=f"{RESNET}.*'stride'. It takes STEM_CHANNELS"):
         small_model(name, STRIDE=2)
     with pytest.raises(ValueError, match=f"{RESNET}.*STEM_STRIDE is 3"):
         small_model(name, STEM_STRIDE=3)

@@ -39,17 +39,6 @@ def build(name: str, *opts):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_trained_encoder_gets_gradients_everywhere(name):
-    """No idle parameter: DistributedDataParallel would stop at it."""
-    model = build(name).train()
-    if name == "DINOv2ImageEncoder":  # whose random paths may be dropped
-        model.image_encoder.eval()
-    sum(model(tiny_batch()).values()).backward()
-    for key, parameter in model.image_encoder.named_parameters():
-        assert parameter.grad is not None, key
-
-
-@pytest.mark.parametrize("name", ENCODERS)
 def test_frozen_encoder(name):
     model = build(name, "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True).train()
     encoder = model.image_encoder
@@ -74,22 +63,6 @@ def test_frozen_encoder(name):
     assert kept == (expected if has_projection else set())
 
 
-def test_a_frozen_backbone_keeps_no_activations():
-    """No graph is built through it, which is what costs memory."""
-    model = build("DINOv2ImageEncoder", "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True).train()
-    seen = []
-    model.image_encoder.projection.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    saved_sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda x: saved_sizes.append(x.shape) or x, lambda x: x
-    ):
-        condition = model.encode_images(tiny_batch())
-    assert seen[0].grad_fn is None and not seen[0].requires_grad
-    assert condition.requires_grad
-    # LayerNorm's and the projection's own tensors, and none of the backbone's dozens.
-    assert len(saved_sizes) < 10
-
-
 def test_the_moving_average_shares_the_frozen_backbone():
     model = build("DINOv2ImageEncoder", "MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True)
     average = ModelEMA(model, decay=0.9).module
@@ -99,8 +72,6 @@ def test_the_moving_average_shares_the_frozen_backbone():
 
 def test_frozen_random_weights_warn(caplog):
     with caplog.at_level(logging.WARNING):
-        build("VAEImageEncoder")
-        assert "frozen with random weights" not in caplog.text
         build(
             "VAEImageEncoder",
             *("MODEL.LDMSEG.IMAGE_ENCODER.FREEZE", True),
