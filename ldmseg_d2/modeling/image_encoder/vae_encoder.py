@@ -62,7 +62,8 @@ class VAEImageEncoder(ImageEncoder):
 
 def _load_vae(pretrained: str, sizes: dict) -> AutoencoderKL:
     """Load it and check its sizes: the config must tell them, for it builds without the file."""
-    vae, missing = load_pretrained(AutoencoderKL, pretrained, key=KEY, subfolder="vae")
+    options = {"subfolder": "vae", "low_cpu_mem_usage": False}
+    vae, missing = load_pretrained(AutoencoderKL, pretrained, key=KEY, **options)
     if missing:
         raise ValueError(
             f"{KEY} {pretrained!r} lacks {len(missing)} weights of AutoencoderKL, such as "
