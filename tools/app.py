@@ -21,28 +21,20 @@ def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="the model's YAML (default: shipped)"
-    )
+    text = "the model's YAML (default: shipped)"
+    parser.add_argument("--config-file", default="", metavar="FILE", help=text)
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
-    parser.add_argument(
-        "--host",
-        default="127.0.0.1",
-        help="address to listen at (default: 127.0.0.1, this machine alone); 0.0.0.0 lets everyone "
-        "on the network in, without a password",
+    text = (
+        "address to listen at (default: 127.0.0.1, this machine alone); 0.0.0.0 lets everyone on "
+        "the network in, without a password"
     )
-    parser.add_argument(
-        "--max-upload-mb", type=float, default=20, help="largest file that is taken (default: 20)"
-    )
-    parser.add_argument(
-        "--max-side",
-        type=int,
-        default=2048,
-        help="photos with a longer side, in pixels, are reduced to it (default: 2048)",
-    )
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help=text)
+    text = "largest file that is taken (default: 20)"
+    parser.add_argument("--max-upload-mb", type=float, default=20, help=text)
+    text = "photos with a longer side, in pixels, are reduced to it (default: 2048)"
+    parser.add_argument("--max-side", type=int, default=2048, help=text)
+    text = "config keys and values; comes last"
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help=text)
     return parser
 
 
@@ -73,11 +65,11 @@ def main(argv: list[str] | None = None) -> int:
             predictor = load_predictor(args.config_file, args.opts)
             logger.info("Loaded %s", predictor.title)
             serve(predictor, host=args.host, port=args.port, limits=limits)
-        except (ValueError, KeyError, OSError) as error:
-            # str() of a KeyError quotes its message.
-            logger.error(
-                "%s", error.args[0] if isinstance(error, KeyError) and error.args else error
-            )
+        except KeyError as error:  # whose str() quotes its message
+            logger.error("%s", error.args[0])
+            return 1
+        except (ValueError, OSError) as error:
+            logger.error("%s", error)
             return 1
     return 0
 

@@ -1,11 +1,6 @@
 """Saves a session as COCO panoptic JSON and PNG, in one zip with its photo, and reads it back.
 
-The zip is a data set of one photo, as :func:`register_panoptic_dataset` and panopticapi read it::
-
-    panoptic.json           images, annotations with segments_info, categories
-    panoptic/NAME.png       ids, R + 256 G + 65536 B, 0 is empty
-    images/NAME.png         the photo, at the same size
-    kept/NAME.png           white where the annotator keeps pixels; not COCO's
+The zip is a data set of one photo, as panopticapi reads it; docs/ANNOTATING.md says what is in it.
 """
 
 import io
@@ -37,7 +32,7 @@ def safe_stem(file_name: str) -> str:
 
 
 def save_annotation(session: Session) -> bytes:
-    """The bytes of a zip, see the module; SessionError: there is no segment."""
+    """The bytes of a zip; SessionError: there is no segment."""
     if not session.segment_ids():
         raise SessionError("There are no segments to save yet.")
     name = f"{session.name}.png"
@@ -69,8 +64,8 @@ def _to_json(session: Session, name: str) -> dict[str, Any]:
         rle = mask_util.encode(np.asfortranarray(session.ids == segment, dtype=np.uint8))
         category = categories[session.classes.get(segment, NO_CLASS)]
         box = [int(side) for side in mask_util.toBbox(rle)]
-        measures = {"area": int(mask_util.area(rle)), "bbox": box, "iscrowd": 0}
-        segments.append({"id": segment, "category_id": category.id, **measures})
+        segments.append({"id": segment, "category_id": category.id, "bbox": box, "iscrowd": 0})
+        segments[-1]["area"] = int(mask_util.area(rle))
     height, width = session.ids.shape
     return {
         "images": [{"id": 1, "file_name": name, "height": height, "width": width}],
@@ -87,17 +82,9 @@ def load_annotation(
 ) -> tuple[Session, str]:
     """Read what :func:`save_annotation` wrote, or the JSON and PNG of a COCO panoptic annotation.
 
-    Args:
-        files: bytes by name: one zip; or a JSON, its PNG and, optionally, the photo.
-        categories: the page's; classes are recognised by their names.
-        current: the session that is open: it is changed where the files hold no photo.
-        limits: of each file, those in a zip included.
-
-    Returns:
-        The session, and a sentence about what was not taken over, or "".
-
-    Raises:
-        UploadError: files that are missing, damaged, too large or do not fit one another.
+    `files` are bytes by name: one zip; or a JSON, its PNG and, optionally, the photo. Without a
+    photo the `current` session is changed. Returns the session, and a sentence about classes that
+    were not taken over, or "". UploadError: files that do not do.
     """
     for name, data in files.items():
         limits.check(len(data), name)
@@ -123,10 +110,10 @@ def load_annotation(
     if kept_name is not None:
         kept = decode_png(files[kept_name], kept_name, "L") > 0
     if not session.ids.shape == labels.shape == kept.shape:
+        sizes = [f"{w} x {h}" for h, w in (labels.shape, session.ids.shape, kept.shape)]
         raise UploadError(
-            f"{ids_name} has {labels.shape[1]} x {labels.shape[0]} pixels, the photo "
-            f"{session.ids.shape[1]} x {session.ids.shape[0]} and what is kept {kept.shape[1]} x "
-            f"{kept.shape[0]}: they do not belong together."
+            f"{ids_name} has {sizes[0]} pixels, the photo {sizes[1]} and what is kept {sizes[2]}: "
+            "they do not belong together."
         )
     places = {category.name: i for i, category in enumerate(categories)}
     classes = {i: places[name] for i, name in class_names.items() if name in places}
@@ -168,5 +155,5 @@ def _read_segments(files: dict[str, bytes]) -> tuple[str, np.ndarray, dict[int, 
 
 
 def _folder(name: str) -> str:
-    """Name of the folder that a member of a zip lies in, or ""."""
+    """Name of the folder that a member of a zip lies in."""
     return PurePosixPath(name).parent.name

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-
-from .brush import stroke_mask
 
 SELECT, KEEP, ERASE, PAINT = TOOLS = ("select", "keep", "erase", "paint")
 # What Complete draws.
@@ -16,9 +15,11 @@ FILL_EMPTY = "the empty areas"
 REDRAW_UNKEPT = "all that is not kept"
 NO_CLASS = -1
 MAX_UNDO = 100
-_MAX_POINTS = 20_000
-# A state to go back to: what steps change, compressed; and the uncertainty, which they do not.
-_Packed = tuple[bytes, np.ndarray | None]
+_MAX_POINTS = 20_000  # of a stroke
+_FAR = 2**14  # cv2 overflows far outside of the picture
+# It cuts lines at the picture's border and rounds where, which moves all that is left of them.
+_MARGIN = 64
+_Packed = tuple[bytes, np.ndarray | None]  # a state to go back to; its uncertainty
 
 
 class SessionError(ValueError):
@@ -27,38 +28,28 @@ class SessionError(ValueError):
 
 @dataclass(frozen=True)
 class Category:
-    """A class that a segment may have; ``id`` is the data set's own, of saved files."""
+    """A class that a segment may have."""
 
-    id: int
+    id: int  # the data set's own, of saved files
     name: str
     isthing: bool = True
 
 
 class Session:
-    """A photo, the id of each pixel, which pixels are kept, and what was before.
+    """A photo (H, W, 3) uint8 RGB, the id of each pixel, which are kept, and what was before.
 
     What an annotator does returns a sentence about it, can be undone, and raises
     :class:`SessionError`, changing nothing, where it can do nothing.
-
-    Attributes:
-        photo: (H, W, 3) uint8 RGB.
-        name: of the photo's file, without its suffix.
-        categories: the classes there are; their places in the list are the contiguous classes.
-        ids: (H, W) int32, 0 is empty.
-        kept: (H, W) bool: marked by the annotator; never where a pixel is empty.
-        classes: contiguous class of those segments that have one.
-        uncertainty: (H, W) float32 in [0, 1] of the last result that had one, or None.
-        selected: id of the selected segment, which the brush extends, or None.
     """
 
     def __init__(self, photo: np.ndarray, name: str, categories: Sequence[Category] = ()):
         self.photo, self.name = photo, name
-        self.categories = list(categories)
-        self.ids = np.zeros(photo.shape[:2], dtype=np.int32)
-        self.kept = np.zeros(photo.shape[:2], dtype=bool)
-        self.classes: dict[int, int] = {}
-        self.uncertainty: np.ndarray | None = None
-        self.selected: int | None = None
+        self.categories = list(categories)  # their places in it are the contiguous classes
+        self.ids = np.zeros(photo.shape[:2], dtype=np.int32)  # 0 is empty
+        self.kept = np.zeros(photo.shape[:2], dtype=bool)  # never where a pixel is empty
+        self.classes: dict[int, int] = {}  # of those segments that have one
+        self.uncertainty: np.ndarray | None = None  # (H, W) in [0, 1], of the last result
+        self.selected: int | None = None  # id of the segment that the brush extends
         self._past: list[_Packed] = []
         self._future: list[_Packed] = []
 
@@ -68,8 +59,7 @@ class Session:
 
     def count(self) -> str:
         """Such as "3 segments"."""
-        number = len(self.segment_ids())
-        return f"{number} segment{'s' * (number != 1)}"
+        return f"{(number := len(self.segment_ids()))} segment{'s' * (number != 1)}"
 
     def segment_name(self, segment: int) -> str:
         """Its class and id, such as "car 3", or "segment 3"."""
@@ -77,15 +67,9 @@ class Session:
         return f"{'segment' if label is None else self.categories[label].name} {segment}"
 
     def given(self, redraw: str) -> dict[str, Any]:
-        """What a model is given of the present segments.
+        """What a model is given: all segments for FILL_EMPTY, kept pixels for REDRAW_UNKEPT.
 
-        Args:
-            redraw: FILL_EMPTY: every segment stays, only empty pixels are drawn; or REDRAW_UNKEPT:
-                only kept pixels stay.
-
-        Returns:
-            ``known_ids`` (H, W) int64, 0 where the model draws; ``known_classes``: of those ids
-            that have a class.
+        ``known_ids`` (H, W) int64, 0 where the model draws; ``known_classes``: of ids with a class.
         """
         ids = np.where(self.kept, self.ids, 0) if redraw == REDRAW_UNKEPT else self.ids
         present = set(np.unique(ids).tolist())
@@ -105,14 +89,9 @@ class Session:
     def stroke(
         self, points: Sequence[Sequence[float]], drag: bool, tool: str, brush: float, category: int
     ) -> str:
-        """A click (whole segments) or a stroke of the brush (pixels) on the photo.
+        """A click (whole segments) or, with `drag`, a stroke of the brush (pixels) on the photo.
 
-        Args:
-            points: (x, y) in pixels of the photo.
-            drag: whether it was a stroke.
-            tool: one of :data:`TOOLS`.
-            brush: diameter in percent of the photo's longer side.
-            category: contiguous class of a segment that is begun, or NO_CLASS.
+        `points` are (x, y) in pixels, `brush` is in percent of the photo's longer side.
         """
         if not 0 < len(points) <= _MAX_POINTS:
             raise SessionError("That stroke is too long; draw it in parts.")
@@ -156,10 +135,7 @@ class Session:
         return f"Erased {name or f'{mask.sum()} pixels'}. Complete fills what is empty."
 
     def paint(self, mask: np.ndarray, category: int = NO_CLASS) -> str:
-        """Make pixels of a mask (H, W) the selected segment's, else a new one's of that class.
-
-        They are kept, and the segment is selected afterwards.
-        """
+        """Make a mask (H, W) the selected segment's, else a new one's of that class; it is kept."""
         if not mask.any():
             raise SessionError("That is outside of the photo.")
         self._remember()
@@ -187,11 +163,9 @@ class Session:
         return f"It is {self.segment_name(self.selected)} now."
 
     def undo(self) -> str:
-        """Take back the last change."""
         return self._move(self._past, self._future, "There is nothing to undo.", "Undone.")
 
     def redo(self) -> str:
-        """Do again what was undone last."""
         return self._move(self._future, self._past, "There is nothing to redo.", "Done again.")
 
     def take_result(
@@ -204,14 +178,8 @@ class Session:
     ) -> None:
         """Replace the segments by a model's result, or by what a file holds.
 
-        Args:
-            ids: (H, W) integers >= 0.
-            classes: contiguous class of segments; those that the page has no name for are left out.
-            uncertainty: (H, W) in [0, 1], or None.
-            kept: (H, W) bool, the new marks; None: segments keep their marks and classes.
+        `kept` are the new marks, (H, W) bool; None: segments keep their marks and classes.
         """
-        if ids.shape != self.ids.shape:
-            raise ValueError(f"the model gave {ids.shape} pixels for a photo of {self.ids.shape}")
         self._remember()
         classes = {i: c for i, c in classes.items() if 0 <= c < len(self.categories)}
         self.classes = {**classes, **self.classes} if kept is None else classes
@@ -258,3 +226,17 @@ class Session:
         self.classes = {i: c for i, c in self.classes.items() if i in present}
         if self.selected not in present:
             self.selected = None
+
+
+def stroke_mask(
+    shape: tuple[int, int], points: Sequence[Sequence[float]], diameter: float
+) -> np.ndarray:
+    """(H, W) bool: pixels under a stroke of a round brush; one point (x, y) is a disc."""
+    corners = (
+        np.floor(np.asarray(points, dtype=np.float64)).clip(-_FAR, _FAR).astype(np.int32) + _MARGIN
+    )
+    mask = np.zeros([side + 2 * _MARGIN for side in shape], dtype=np.uint8)
+    cv2.polylines(mask, [corners], False, 1, thickness=max(1, round(diameter)))
+    for point in corners.tolist():
+        cv2.circle(mask, point, int(diameter / 2), 1, thickness=-1)
+    return mask[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN].astype(bool)

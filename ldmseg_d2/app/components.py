@@ -18,17 +18,10 @@ _FRAME = (
 
 
 class Components:
-    """The page's components, made in the :class:`gr.Blocks` that is open.
-
-    Attributes:
-        desk: what the tab works on, a :class:`Desk`; None until something is done.
-        canvas: the photo; its event "stroke" has ``points`` and ``drag``.
-        list: of the segments; its event "pick" has ``id``.
-        saver: a value with ``name`` and ``data`` (base64) becomes a download.
-    """
+    """The page's components, made in the :class:`gr.Blocks` that is open."""
 
     def __init__(self, predictor: Predictor):
-        # Gradio copies what a state begins with, and cannot copy locks: hence None.
+        # A Desk. Gradio copies what a state begins with, and cannot copy locks: hence None.
         self.desk = gr.State(None)
         title = f"<h1>Annotate with LDMSeg</h1><span>{html.escape(predictor.title)}</span>"
         gr.HTML(title, elem_id="title")
@@ -43,7 +36,9 @@ class Components:
                 self.save = _button("Save", variant="primary")
                 _head("Segments")
                 rows, script = list_segments(None, {}), _script("list")
+                # Its event "pick" has `id`; the canvas' event "stroke" `points` and `drag`.
                 self.list = gr.HTML(rows, js_on_load=script, elem_id="list")
+        # A value with `name` and `data` (base64) becomes a download.
         script = _script("download")
         self.saver = gr.HTML(None, html_template="", js_on_load=script, visible="hidden")
 

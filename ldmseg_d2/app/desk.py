@@ -15,16 +15,11 @@ from .uploads import Limits, decode_photo
 
 
 class Desk:
-    """Every method says in a sentence what it did; SessionError and UploadError say why it cannot.
-
-    Attributes:
-        session: the photo that is open, or None.
-        lock: to be held around a method: strokes arrive while the model runs.
-    """
+    """Every method says what it did; SessionError and UploadError say why it cannot."""
 
     def __init__(self, predictor: Predictor, limits: Limits):
-        self.session: Session | None = None
-        self.lock = threading.Lock()
+        self.session: Session | None = None  # the photo that is open
+        self.lock = threading.Lock()  # around a method: strokes arrive while the model runs
         self._predictor = predictor
         self._limits = limits
         self._num_examples = 0
@@ -50,7 +45,7 @@ class Desk:
         return f"Generated scene {index}: {photo.shape[1]} x {photo.shape[0]} pixels."
 
     def load(self, files: dict[str, bytes]) -> str:
-        """Load saved segments: bytes by file name, see :func:`load_annotation`."""
+        """Load saved segments, see :func:`load_annotation`."""
         self.session, note = load_annotation(
             files, self._predictor.categories, self.session, self._limits
         )
@@ -76,7 +71,4 @@ class Desk:
         kept = None if given else np.zeros(ids.shape, dtype=bool)
         session.take_result(ids, classes, uncertainty, kept=kept)
         verb, seconds = "Completed" if given else "Segmented", time.perf_counter() - start
-        message = f"{verb} in {seconds:.1f} s: {session.count()}."
-        if num_samples > 1 and uncertainty is None:
-            message += " This model says nothing of its uncertainty."
-        return message
+        return f"{verb} in {seconds:.1f} s: {session.count()}."

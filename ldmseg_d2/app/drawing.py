@@ -21,19 +21,10 @@ _MIN_SIDE, _MAX_SIDE = 720, 1024
 def draw_session(
     session: Session, view: str = SEGMENTS, *, opacity: float = 0.55, names: bool = True
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Draw a session.
+    """(h, w, 3) uint8 RGB, of a size for screens; and the colour of each segment, "#rrggbb".
 
-    Segments have colours, outlines and names; kept pixels carry white dots, the selected segment a
-    yellow outline, empty pixels dark stripes (unless nothing is segmented yet).
-
-    Args:
-        session: what to draw.
-        view: one of :data:`VIEWS`.
-        opacity: of segments and heat map over the photo, 0 to 1.
-        names: write names on the segments that have room for one.
-
-    Returns:
-        (h, w, 3) uint8 RGB, of a size for screens; and the colour of each segment, "#rrggbb".
+    Segments have colours, outlines and, where there is room, names; kept pixels carry white dots,
+    the selected segment a yellow outline, empty pixels dark stripes.
     """
     photo = fit(session.photo, _MAX_SIDE)
     photo = enlarge(photo, max(1, round(_MIN_SIDE / max(photo.shape))))
@@ -46,7 +37,9 @@ def draw_session(
     palette = segment_colors([0, *labels])
     colors = {i: "#{:02x}{:02x}{:02x}".format(*color) for i, color in zip(labels, palette[1:])}
     if view == UNCERTAINTY and session.uncertainty is not None:
-        return _draw_heat(photo, session.uncertainty, opacity), colors
+        values = cv2.resize(session.uncertainty, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
+        heat = matplotlib.colormaps["inferno"](values.clip(0, 1), bytes=True)[..., :3].copy()
+        return cv2.addWeighted(photo, 1 - opacity, heat, opacity, 0), colors
     if view != SEGMENTS or not colors:
         return photo, colors
     flat = palette[np.searchsorted([0, *labels], ids)]
@@ -57,7 +50,11 @@ def draw_session(
     border[1:] |= ids[1:] != ids[:-1]
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     picture[cv2.dilate(border, np.ones((2, 2), np.uint8)) != 0] = 255
-    _dot(picture, kept)
+    step = max(8, round(max(ids.shape) / 64))
+    for y in range(step // 2, ids.shape[0], step):
+        for x in range(step // 2 * (1 + y // step % 2), ids.shape[1], step):
+            if kept[y, x]:
+                cv2.circle(picture, (x, y), 2, (255, 255, 255), -1, cv2.LINE_AA)
     if session.selected is not None:
         mask = (ids == session.selected).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -87,22 +84,6 @@ def _write_names(
         pen.rounded_rectangle(box, 4, fill=(0, 0, 0, 170))
         pen.text((x, y), name, "white", font, anchor="mm")
     return np.asarray(image)
-
-
-def _draw_heat(photo: np.ndarray, uncertainty: np.ndarray, opacity: float) -> np.ndarray:
-    values = cv2.resize(uncertainty, photo.shape[1::-1], interpolation=cv2.INTER_AREA)
-    heat = matplotlib.colormaps["inferno"](values.clip(0, 1), bytes=True)[..., :3]
-    return cv2.addWeighted(photo, 1 - opacity, np.ascontiguousarray(heat), opacity, 0)
-
-
-def _dot(picture: np.ndarray, mask: np.ndarray) -> None:
-    """Put white dots on a mask, in place: they show it without hiding what is under it."""
-    step = max(8, round(max(mask.shape) / 64))
-    half = step // 2
-    for y in range(half, mask.shape[0], step):
-        for x in range(half + half * (y // step % 2), mask.shape[1], step):
-            if mask[y, x]:
-                cv2.circle(picture, (x, y), 2, (255, 255, 255), -1, cv2.LINE_AA)
 
 
 def to_data_url(picture: np.ndarray) -> str:

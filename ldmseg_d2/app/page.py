@@ -4,6 +4,7 @@ import logging
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,12 @@ _NO_HEAT = "Segment or Complete with two samples or more to see the uncertainty.
 
 def build_page(predictor: Predictor, limits: Limits) -> gr.Blocks:
     """The page's components, connected to what they do."""
-    with gr.Blocks(
-        title="ldmseg_d2: annotate", analytics_enabled=False, delete_cache=(600, 600)
-    ) as blocks:
+    options = {"analytics_enabled": False, "delete_cache": (600, 600)}
+    with gr.Blocks(title="ldmseg_d2: annotate", **options) as blocks:
         parts = Components(predictor)
         _connect(parts, lambda: Desk(predictor, limits))
-        parts.new_seed.click(
-            lambda: random.randrange(10**6), None, parts.seed, api_visibility="private"
-        )
+        new_seed = partial(random.randrange, 10**6)
+        parts.new_seed.click(new_seed, None, parts.seed, api_visibility="private")
     return blocks
 
 
@@ -42,8 +41,8 @@ def _connect(parts: Components, new_desk: Callable[[], Desk]) -> None:
     def on(listen: Callable[..., Any], action: Callable[..., Any], *inputs: Any, slow=False):
         """Let an event run ``action(desk, event, *inputs)`` and show what came of it.
 
-        An action returns the sentence for the user, or None; or a tuple of it and a download. While
-        a slow one runs, a second click is not taken.
+        It returns the sentence for the user, or None; or a tuple of it and a download. While a slow
+        one runs, a second click is not taken.
         """
 
         def run(
@@ -66,13 +65,9 @@ def _connect(parts: Components, new_desk: Callable[[], Desk]) -> None:
 
     sampling = [parts.steps, parts.seed, parts.samples]
     pointer = [parts.tool, parts.brush, parts.category]
-    on(parts.photo.upload, lambda d, _, path: d.open_photo(*_read(path)), parts.photo, slow=True)
-    on(
-        parts.saved.upload,
-        lambda d, _, paths: d.load(dict(map(_read, paths))),
-        parts.saved,
-        slow=True,
-    )
+    photo, saved = parts.photo, parts.saved
+    on(photo.upload, lambda d, _, path: d.open_photo(*_read(path)), photo, slow=True)
+    on(saved.upload, lambda d, _, paths: d.load(dict(map(_read, paths))), saved, slow=True)
     on(parts.example.click, lambda d, _: d.open_example())
     on(parts.save.click, lambda d, _: d.save(), slow=True)
     on(parts.segment.click, lambda d, _, *how: d.draw(None, *how), *sampling, slow=True)
@@ -108,16 +103,11 @@ def _show(desk: Desk, view: str, opacity: float, names: bool) -> tuple[Any, ...]
     if session is None:
         return (gr.skip(),) * 4
     picture, colors = draw_session(session, view, opacity=opacity, names=names)
-    canvas = {
-        "src": to_data_url(picture),
-        "width": session.photo.shape[1],
-        "height": session.photo.shape[0],
-        "alt": f"{session.name} with {session.count()}",
-    }
-    # The class of the selected segment; without one it stays what the next one will get.
-    category = gr.skip()
-    if session.selected is not None:
-        category = session.classes.get(session.selected, NO_CLASS)
+    alt, (height, width) = f"{session.name} with {session.count()}", session.ids.shape
+    canvas = {"src": to_data_url(picture), "width": width, "height": height, "alt": alt}
+    # Without a selected segment it stays the class that the next one will get.
+    selected = session.selected
+    category = session.classes.get(selected, NO_CLASS) if selected is not None else gr.skip()
     legend = LEGEND
     if view == UNCERTAINTY:
         legend = _NO_HEAT if session.uncertainty is None else _HEAT_LEGEND

@@ -30,26 +30,16 @@ _Completion = tuple[np.ndarray, dict[int, int], np.ndarray | None]
 
 @dataclass
 class Predictor:
-    """A model and what the page has to know of it.
+    """A model and what the page has to know of it."""
 
-    Attributes:
-        model: the META_ARCH, in eval mode.
-        mapper: from a data set's dict to the model's input dict.
-        categories: classes of its data set, in the order of the contiguous classes.
-        with_classes: whether its segments carry a predicted class.
-        title: for the page: config, and weights.
-        num_steps, seed: the config's, of the sampler.
-    """
-
-    model: nn.Module
+    model: nn.Module  # in eval mode
     mapper: Callable[[dict[str, Any]], dict[str, Any]]
-    categories: list[Category]
-    with_classes: bool
+    categories: list[Category]  # in the order of the contiguous classes
+    with_classes: bool  # whether its segments carry a predicted class
     title: str
     num_steps: int
     seed: int
-    # Held during a call, which sets the number of steps.
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # a call sets the model's steps
 
     def complete(
         self,
@@ -61,19 +51,10 @@ class Predictor:
         seed: int,
         num_samples: int = 1,
     ) -> _Completion:
-        """Segment a photo, or complete the segments that are given.
+        """Segment a photo (H, W, 3) uint8 RGB, or complete the (H, W) ids that are not 0.
 
-        Args:
-            photo: (H, W, 3) uint8 RGB.
-            known_ids: (H, W) integers, 0 where nothing is given; None: from scratch.
-            known_classes: contiguous class of given ids; only passed to models that know classes.
-            steps, seed: of the sampler; one seed, one result.
-            num_samples: masks to draw; the result is their consensus.
-
-        Returns:
-            * (H, W) int32 ids, 0 is void; given segments under theirs, new ones under others;
-            * contiguous class of each segment; empty where the model predicts none;
-            * (H, W) float32 uncertainty in [0, 1], or None where the model gave none.
+        Returns (H, W) int32 ids, 0 is void, given segments under theirs; the class of each segment
+        where the model predicts classes; and (H, W) uncertainty in [0, 1] where it gave one.
         """
         record: dict[str, Any] = {"image_id": 0, "seed": seed}
         if num_samples > 1:
@@ -91,12 +72,8 @@ class Predictor:
             Image.fromarray(photo).save(record["file_name"], compress_level=1)
             inputs = self.mapper(record)
         with self._lock, torch.no_grad():
-            before = self.model.num_inference_steps
             self.model.num_inference_steps = steps
-            try:
-                output = self.model([inputs])[0]
-            finally:
-                self.model.num_inference_steps = before
+            output = self.model([inputs])[0]
         return _read_output(output, names, self.with_classes)
 
 
@@ -107,40 +84,31 @@ def _read_output(output: dict[str, Any], given: list[int], with_classes: bool) -
     free = (i for i in itertools.count(1) if i not in given)
     names = {i: given[i] if i < len(given) else next(free) for i in labels.tolist()}
     ids = np.array(list(names.values()), np.int32)[inverse.reshape(panoptic_seg.shape)]
-    # Not the segments that others cover.
-    segments = [s for s in segments_info if with_classes and s["id"] in names]
+    segments = [s for s in segments_info if with_classes and s["id"] in names]  # not hidden ones
     classes = {names[s["id"]]: int(s["category_id"]) for s in segments}
-    uncertainty = output.get("uncertainty")
-    return ids, classes, None if uncertainty is None else uncertainty.float().cpu().numpy()
+    heat = output.get("uncertainty")
+    return ids, classes, None if heat is None else heat.float().cpu().numpy()
 
 
 def load_predictor(config_file: str = "", opts: Sequence[str] = ()) -> Predictor:
-    """Build a model and load its weights.
+    """Build a model and load its weights; without a config file: the shipped scenes model.
 
-    Args:
-        config_file: see :func:`load_config`; empty: the shipped scenes model.
-        opts: config keys and values. Where they, and the file, name no ``MODEL.WEIGHTS``, a config
-            that belongs to a shipped model gets the shipped weights.
-
-    Raises:
-        FileNotFoundError, ConfigError, ValueError: what is missing, or does not fit.
+    Where neither file nor `opts` name ``MODEL.WEIGHTS``, the config of a shipped model gets its
+    weights. FileNotFoundError, ConfigError, ValueError: what is missing, or does not fit.
     """
     config_file = config_file or model_zoo.get_config_file(DEFAULT_CONFIG)
     cfg = load_config(config_file, [*opts, "INPUT.LDMSEG.ANNOTATIONS_AT_TEST", "False"])
     if cfg.MODEL.META_ARCHITECTURE in WITHOUT_SEGMENTS:
         raise ValueError(
             f"{config_file}: the page needs a diffusion model (MODEL.META_ARCHITECTURE LDMSeg), "
-            f"not {cfg.MODEL.META_ARCHITECTURE}, which makes no segments of a photo"
+            f"not {cfg.MODEL.META_ARCHITECTURE}"
         )
-    cards = map(model_zoo.get_card, model_zoo.list_models())
-    shipped = {
-        os.path.realpath(model_zoo.get_config_file(c["config"])): c["weights"] for c in cards
-    }
-    weights = cfg.MODEL.WEIGHTS or shipped.get(
-        os.path.realpath(resolve_config_file(config_file)), ""
-    )
+    weights, path = cfg.MODEL.WEIGHTS, os.path.realpath(resolve_config_file(config_file))
+    for card in map(model_zoo.get_card, model_zoo.list_models()):
+        if not weights and os.path.realpath(model_zoo.get_config_file(card["config"])) == path:
+            weights = card["weights"]
     model = build_model(cfg).eval()
-    LDMSegCheckpointer(model, prefer_ema=cfg.MODEL.EMA.EVALUATE).load(weights)
+    LDMSegCheckpointer(model).load(weights)
     loaded = os.path.basename(weights) if weights else "random weights: set MODEL.WEIGHTS"
     return Predictor(
         model=model,

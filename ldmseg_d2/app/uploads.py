@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
-# Much used decoders only: no vector formats, no layered documents, no video containers.
+# Much used decoders only.
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 # Of a picture, by its header: nothing is decoded above it.
 MAX_PIXELS = 50_000_000
@@ -27,9 +27,7 @@ class Limits:
     max_side: int = 2048
 
     def check(self, num_bytes: int, name: str) -> None:
-        """Raises UploadError for an empty file, or one with more than ``max_bytes``."""
-        if num_bytes == 0:
-            raise UploadError(f"{name} is empty.")
+        """Raises UploadError for a file with more than ``max_bytes``."""
         if num_bytes > self.max_bytes:
             raise UploadError(
                 f"{name} has {num_bytes / 2**20:.1f} MB; at most {self.max_bytes / 2**20:g} MB are "
@@ -38,14 +36,10 @@ class Limits:
 
 
 def decode_photo(data: bytes, name: str, limits: Limits) -> tuple[np.ndarray, str]:
-    """Decode an uploaded photo, upright, transparent parts white, 16 bits a channel as 8.
+    """An uploaded photo as (H, W, 3) uint8 RGB: upright, transparent parts white.
 
-    Returns:
-        (H, W, 3) uint8 RGB, neither side longer than ``limits.max_side``; and a sentence for the
-        user where it was reduced to that, else "".
-
-    Raises:
-        UploadError: too many bytes or pixels, another format, or damaged; it starts with `name`.
+    Returns it with a sentence for the user where it was reduced to ``limits.max_side``, else "".
+    UploadError, which starts with `name`: too many bytes or pixels, another format, or damaged.
     """
     limits.check(len(data), name)
     photo = _decode(data, name, PHOTO_FORMATS)
@@ -108,6 +102,6 @@ def unpack_zip(data: bytes, name: str, limits: Limits) -> dict[str, bytes]:
             return {m.filename: archive.read(m) for m in members}
     except UploadError:
         raise
-    # A damaged zip raises BadZipFile, zlib.error, NotImplementedError or RuntimeError (encrypted).
+    # BadZipFile, zlib.error, NotImplementedError, RuntimeError (encrypted), ...
     except Exception as error:
         raise UploadError(f"{name} cannot be read as a zip: {error}") from error

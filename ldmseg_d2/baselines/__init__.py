@@ -4,17 +4,8 @@ Importing registers their meta-architectures, backbones and dataset mappers. Not
 imports this package.
 """
 
-from . import baseline_mappers, small_resnet_backbones
+from . import baseline_mappers, mask2former, panoptic_deeplab, panoptic_fpn, small_resnet
 from .baseline_keys import add_baseline_config
-from .mask2former import HFMask2Former
-from .panoptic_deeplab import PanopticDeepLabBaseline
-from .panoptic_fpn import PanopticFPNBaseline
 
-__all__ = [
-    "HFMask2Former",
-    "PanopticDeepLabBaseline",
-    "PanopticFPNBaseline",
-    "add_baseline_config",
-    "baseline_mappers",
-    "small_resnet_backbones",
-]
+_REGISTERED = (baseline_mappers, mask2former, panoptic_deeplab, panoptic_fpn, small_resnet)
+__all__ = ["add_baseline_config"]

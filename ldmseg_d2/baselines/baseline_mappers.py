@@ -30,7 +30,6 @@ class QueryDatasetMapper(PanopticDatasetMapper):
         return record
 
     def is_wanted(self, segment: dict[str, Any]) -> bool:
-        """Whether a segment becomes an instance."""
         return True
 
 
@@ -63,11 +62,7 @@ class PanopticDeepLabDatasetMapper(PanopticDatasetMapper):
 
     @configurable
     def __init__(self, *, target_options: dict[str, Any], **kwargs: Any):
-        """
-        Args:
-            target_options: of ``PanopticDeepLabTargetGenerator``, but for classes.
-            kwargs: of :class:`PanopticDatasetMapper`.
-        """
+        """`target_options`: of ``PanopticDeepLabTargetGenerator``, but for classes."""
         super().__init__(**kwargs)
         self.target_options = target_options
 

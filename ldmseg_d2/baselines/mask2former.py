@@ -4,6 +4,8 @@ Mask2Former: Cheng et al., arXiv 2112.01527. Networks and losses are transformer
 targets and merging are ours.
 """
 
+from functools import partial
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -34,13 +36,7 @@ class HFMask2Former(nn.Module):
         pixel_std: list[float],
         postprocess: dict | None = None,
     ) -> None:
-        """
-        Args:
-            network: transformers' model, for the classes.
-            classes: how many there are, and which are things.
-            pixel_mean, pixel_std: of the photo's R, G, B.
-            postprocess: keyword arguments of :func:`queries_to_panoptic`.
-        """
+        """`postprocess`: keyword arguments of :func:`queries_to_panoptic`."""
         super().__init__()
         self.network = network
         self.classes = classes
@@ -54,12 +50,9 @@ class HFMask2Former(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict:
         m, classes = cfg.MODEL.MASK2FORMER, dataset_classes(cfg)
         arguments = {"num_classes": classes.num_classes, "options": _lower(m.OPTIONS)}
-        if m.PRETRAINED:
-            network = load_mask2former(m.PRETRAINED, **arguments)
-        else:
-            network = build_mask2former(**arguments)
+        load = partial(load_mask2former, m.PRETRAINED) if m.PRETRAINED else build_mask2former
         return {
-            "network": network,
+            "network": load(**arguments),
             "classes": classes,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -73,36 +66,19 @@ class HFMask2Former(nn.Module):
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
-            batched_inputs: a list of dicts, one per picture, with
-
-                * ``image``: uint8 (3, h, w) RGB;
-                * ``height``, ``width``: size of the result (at test);
-                * ``segment_ids``: int64 (h, w), 0 is void; ``segments_info``: dicts with ``id`` and
-                  contiguous ``category_id`` (in training).
+            batched_inputs: as PanopticDatasetMapper makes them: ``image``, ``height``, ``width``;
+                in training ``segment_ids`` and ``segments_info``.
 
         Returns:
             Training: transformers' losses, weighted: ``loss_cross_entropy``, ``loss_mask``,
             ``loss_dice``, and the same with ``_0``, ``_1``, ... for the earlier layers. Test: a
-            list of dicts with ``panoptic_seg`` (:func:`queries_to_panoptic`), ``sem_seg`` (C, H, W)
-            (:func:`queries_to_semantic`) and ``instances``, the map's things.
+            list of dicts with ``panoptic_seg``, ``sem_seg`` (C, H, W), see ``query_merging.py``,
+            and ``instances``, the map's things.
         """
         if self.training:
             return self._training_losses(batched_inputs)
-        # Pictures of one size share a pass: a result does not depend on the others.
-        groups: dict[torch.Size, list[int]] = {}
-        for i, entry in enumerate(batched_inputs):
-            groups.setdefault(entry["image"].shape, []).append(i)
-        outputs: list[dict] = [{} for _ in batched_inputs]
-        for indices in groups.values():
-            images = self._stack([batched_inputs[i] for i in indices])
-            result = self.network(pixel_values=images)
-            masks = F.interpolate(
-                result.masks_queries_logits.float(), images.shape[-2:], mode="bilinear"
-            )
-            class_logits = result.class_queries_logits.float()
-            for k, i in enumerate(indices):
-                outputs[i] = self._output(batched_inputs[i], class_logits[k], masks[k])
-        return outputs
+        # One by one: padded to the size of others, a photo's result would depend on them.
+        return [self._infer(entry) for entry in batched_inputs]
 
     def _stack(self, entries: list[dict]) -> Tensor:
         """Normalised photos (B, 3, H, W), padded at the right and bottom with 0, the mean photo."""
@@ -128,12 +104,11 @@ class HFMask2Former(nn.Module):
 
     def _targets(self, entry: dict, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Masks (K, H, W) float, padded to ``size``, and classes (K,) of a picture's segments."""
-        for key in ("segment_ids", "segments_info"):
-            if key not in entry:
-                raise KeyError(
-                    f"{entry.get('file_name', 'image')}: HFMask2Former trains on {key!r}, which "
-                    "PanopticDatasetMapper gives for data sets with panoptic annotations"
-                )
+        if "segments_info" not in entry:
+            raise KeyError(
+                f"{entry.get('file_name', 'image')}: HFMask2Former trains on 'segments_info': "
+                "PanopticDatasetMapper gives it for data sets with panoptic annotations"
+            )
         segments, segment_ids = entry["segments_info"], entry["segment_ids"].to(self.device)
         ids = segment_ids.new_tensor([s["id"] for s in segments])
         masks = segment_ids == ids.view(-1, 1, 1)
@@ -141,11 +116,15 @@ class HFMask2Former(nn.Module):
         masks = F.pad(masks, (0, size[1] - width, 0, size[0] - height)).float()
         return masks, segment_ids.new_tensor([s["category_id"] for s in segments])
 
-    def _output(self, entry: dict, class_logits: Tensor, mask_logits: Tensor) -> dict:
-        """From class_logits (Q, C + 1) and mask_logits (Q, H, W) of the padded photo."""
+    def _infer(self, entry: dict) -> dict:
+        photo = self._stack([entry])
+        result = self.network(pixel_values=photo)
+        logits = result.masks_queries_logits.float()
+        masks = F.interpolate(logits, photo.shape[-2:], mode="bilinear")[0]
+        class_logits = result.class_queries_logits[0].float()
         height, width = entry["image"].shape[-2:]
         size = entry.get("height", height), entry.get("width", width)
-        masks = sem_seg_postprocess(mask_logits, (height, width), *size)
+        masks = sem_seg_postprocess(masks, (height, width), *size)
         panoptic_seg = queries_to_panoptic(
             class_logits, masks, is_thing=self.classes.is_thing, **self.postprocess
         )

@@ -25,11 +25,6 @@ class PanopticFPNBaseline(PanopticFPN):
 
     @configurable
     def __init__(self, *, classes: Classes, **kwargs: Any) -> None:
-        """
-        Args:
-            classes: how many there are, and which are things.
-            kwargs: of :class:`PanopticFPN`.
-        """
         super().__init__(**kwargs)
         self.classes = classes
         is_thing = torch.tensor(classes.is_thing)
@@ -63,8 +58,7 @@ class PanopticFPNBaseline(PanopticFPN):
         """
         Args:
             batched_inputs: as InstancesDatasetMapper makes them: ``image``, ``height``, ``width``;
-                in training ``instances`` with contiguous ``gt_classes``, and ``sem_seg`` int64
-                (h, w), contiguous, 255 ignored.
+                in training ``instances`` and ``sem_seg``.
 
         Returns:
             Training: Detectron2's losses. Test: a list of dicts with ``panoptic_seg``, whose

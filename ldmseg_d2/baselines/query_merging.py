@@ -26,9 +26,7 @@ def queries_to_panoptic(
     Args:
         class_logits: (Q, C + 1), "no object" last.
         mask_logits: (Q, H, W) at the size of the result.
-        is_thing: a flag for each of the C classes.
-        object_mask_threshold, overlap_threshold, mask_threshold, min_area: see
-            ``MODEL.MASK2FORMER.POSTPROCESS``.
+        is_thing: of each of the C classes; the others: see ``MODEL.MASK2FORMER.POSTPROCESS``.
 
     Returns:
         (H, W) int32 map of ids from 1 on, 0 is void; and for each segment ``id``, ``category_id``,

@@ -6,11 +6,10 @@ import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
-from diffusers import ModelMixin
 from huggingface_hub import constants as hub
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +20,15 @@ HUB_TIMEOUT = 3.0
 T = TypeVar("T")
 
 
-def load_diffusers_model(
-    model_class: type[ModelMixin], pretrained: str, *, subfolder: str, key: str
-) -> tuple[ModelMixin, list[str]]:
-    """A network that diffusers' ``save_pretrained`` wrote, in float32 on the CPU.
+def load_pretrained(
+    model_class: Any, pretrained: str, *, key: str, subfolder: str = "", **options: Any
+) -> tuple[nn.Module, list[str]]:
+    """A network that ``save_pretrained`` of diffusers or transformers wrote, on the CPU.
 
     Args:
-        model_class: such as AutoencoderKL.
-        pretrained: a local folder, or the id of a repository on the hub (``owner/name``).
+        pretrained: a local folder, or the id of a repository on the hub (``owner/name``), which is
+            looked up in the local cache first; the config's `key` names it.
         subfolder: where in it the network lies; a local folder may also be the network's own.
-        key: of the config, that names it.
 
     Returns:
         The network, and the names of the weights that the file lacks.
@@ -39,55 +37,37 @@ def load_diffusers_model(
         FileNotFoundError: no such folder, or the hub's repository cannot be had.
         ValueError: the folder's files cannot be loaded.
     """
-
-    def load(source: str, **options) -> tuple[ModelMixin, list[str]]:
-        log = logging.getLogger("diffusers.models.modeling_utils")
-        level = log.level
-        log.setLevel(logging.CRITICAL)  # the callers have a better message for missing weights
-        try:
-            model, info = model_class.from_pretrained(
-                source,
-                torch_dtype=torch.float32,
-                low_cpu_mem_usage=False,
-                output_loading_info=True,
-                **options,
-            )
-        finally:
-            log.setLevel(level)
-        return model, info["missing_keys"]
-
+    load = partial(model_class.from_pretrained, output_loading_info=True, **options)
     root = Path(pretrained).expanduser()
-    if not root.is_dir():
+    if root.is_dir():
+        folders = [f for f in (root / subfolder, root) if (f / CONFIG_NAME).is_file()]
+        if not folders:
+            raise FileNotFoundError(
+                f"{key} {pretrained!r}: neither the folder nor its subfolder {subfolder!r} has a "
+                f"{CONFIG_NAME}; {model_class.__name__}.save_pretrained writes one"
+            )
+        try:
+            network, info = load(str(folders[0]), local_files_only=True)
+        except Exception as error:  # these libraries raise whatever their parts do
+            raise ValueError(
+                f"{key}: {folders[0]} holds no {model_class.__name__} that can be loaded: {error}"
+            ) from error
+    else:
         # The hub's ids are "name" or "owner/name".
         if pretrained.startswith(("/", ".", "~")) or pretrained.count("/") > 1:
             raise FileNotFoundError(f"{key} {pretrained!r}: there is no such folder")
-        files = f"{subfolder}/{CONFIG_NAME} and {subfolder}/diffusion_pytorch_model.safetensors"
-        return load_from_hub(partial(load, subfolder=subfolder), pretrained, key=key, files=files)
-    folders = [f for f in (root / subfolder, root) if (f / CONFIG_NAME).is_file()]
-    if not folders:
-        raise FileNotFoundError(
-            f"{key} {pretrained!r}: neither the folder nor its subfolder {subfolder!r} has a "
-            f"{CONFIG_NAME}; {model_class.__name__}.save_pretrained writes one"
-        )
-    try:
-        return load(str(folders[0]), local_files_only=True)
-    except Exception as error:  # diffusers raises whatever its parts do
-        raise ValueError(
-            f"{key}: {folders[0]} holds no {model_class.__name__} that diffusers can load: {error}"
-        ) from error
+        files = f"{Path(subfolder) / CONFIG_NAME} and the .safetensors beside it"
+        load = partial(load, subfolder=subfolder)
+        network, info = load_from_hub(load, pretrained, key=key, files=files)
+    logger.info("%s from %s", model_class.__name__, pretrained)
+    return network, list(info["missing_keys"])
 
 
 def load_from_hub(load: Callable[..., T], repository: str, *, key: str, files: str) -> T:
-    """From the hub's cache, else from the hub, else one error that says what to do instead.
+    """From the hub's cache, else from the hub, else FileNotFoundError that says what to do instead.
 
-    Args:
-        load: a library's function, of the repository and ``local_files_only``.
-        repository: ``owner/name``.
-        key: of the config, that names the repository.
-        files: that a folder in its place would have.
-
-    Raises:
-        FileNotFoundError: it cannot be had.
+    `load` is a library's function, of the repository and ``local_files_only``; the config's `key`
+    names the repository, and a folder in its place would have `files`.
     """
     try:
         return load(repository, local_files_only=True)
@@ -113,8 +93,7 @@ def load_from_hub(load: Callable[..., T], repository: str, *, key: str, files: s
 def is_reachable(url: str) -> bool:
     """Whether any answer comes from ``url`` within HUB_TIMEOUT; honours proxy variables."""
     try:
-        request = urllib.request.Request(url, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
+        urllib.request.urlopen(url, timeout=HUB_TIMEOUT).close()
     except urllib.error.HTTPError:
         return True  # an answer as well
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
 """diffusers' UNet for the denoiser: pretrained and fitted to our channels, or new of any size."""
 
-import logging
+import re
 from collections.abc import Sequence
 
 import torch
@@ -8,45 +8,37 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from torch import nn
 
-from .from_hub import load_diffusers_model
-
-logger = logging.getLogger(__name__)
+from .from_hub import load_pretrained
 
 KEY = "MODEL.LDMSEG.DENOISER.PRETRAINED"
-# Inputs that some UNets need besides the timestep (SDXL, unCLIP, ...), and that LDMSeg has not.
-UNSUPPORTED_INPUTS = ("addition_embed_type", "class_embed_type", "encoder_hid_dim")
 
 
 def load_unet(pretrained: str, *, with_cross_attention: bool) -> UNet2DConditionModel:
     """A UNet that ``save_pretrained`` wrote, such as that of Stable Diffusion 1.x or 2.x.
 
-    Args:
-        pretrained: a local folder, of the UNet or with a subfolder ``unet``, or the id of a
-            repository on the hub (``owner/name``), which is looked up in the local cache first.
-        with_cross_attention: its weights must be there. False: they may be missing, as in a UNet
-            saved after :func:`remove_cross_attention`.
-
-    Raises:
-        FileNotFoundError: no such folder, or the hub's repository cannot be had.
-        ValueError: the files are not those of a UNet that LDMSeg can use.
+    Without cross-attention its weights may be missing, as in a UNet saved after
+    :func:`remove_cross_attention`. ValueError: LDMSeg cannot use it; FileNotFoundError: it cannot
+    be had, see :func:`load_pretrained`.
     """
-    unet, missing = load_diffusers_model(
-        UNet2DConditionModel, pretrained, subfolder="unet", key=KEY
-    )
-    missing = [key for key in missing if with_cross_attention or not _is_cross(key)]
+    # low_cpu_mem_usage would leave missing weights on the meta device.
+    options = {"subfolder": "unet", "low_cpu_mem_usage": False}
+    unet, missing = load_pretrained(UNet2DConditionModel, pretrained, key=KEY, **options)
+    if not with_cross_attention:
+        cross = re.compile(r"\.transformer_blocks\..*\.(attn2|norm2)\.")
+        missing = [key for key in missing if not cross.search(key)]
     if missing:
         raise ValueError(
             f"{KEY} {pretrained!r} lacks {len(missing)} tensors, such as {min(missing)}; a UNet "
             "saved without cross-attention serves one task, or several with TASK_MODE 'joint'"
         )
-    for name in UNSUPPORTED_INPUTS:
+    # Inputs that some UNets need besides the timestep (SDXL, unCLIP, ...), and that LDMSeg has not.
+    for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim"):
         if unet.config.get(name) is not None:
             raise ValueError(
                 f"{KEY} {pretrained!r} needs further inputs ({name}={unet.config[name]!r}); use a "
                 "UNet of Stable Diffusion 1.x or 2.x"
             )
-    logger.info("UNet from %s", pretrained)
-    return unet
+    return unet.float()
 
 
 def fit_channels(unet: UNet2DConditionModel, *, latent_channels: int, in_channels: int) -> None:
@@ -54,14 +46,8 @@ def fit_channels(unet: UNet2DConditionModel, *, latent_channels: int, in_channel
 
     As the paper does (arXiv 2401.10227, section 3.3): the mask latents keep the pretrained
     weights, the further inputs start at zero, so that training starts at the pretrained function.
-
-    Args:
-        unet: reads and predicts some latents; one that has ``in_channels`` already stays as it is.
-        latent_channels: C of the mask latents, the first input channels and all output channels.
-        in_channels: all input channels.
-
-    Raises:
-        ValueError: the pretrained weights are for another number of channels.
+    A UNet that has ``in_channels`` already stays as it is; ValueError: its weights are for another
+    number of channels.
     """
     old = unet.conv_in
     read, predicted = old.in_channels, unet.conv_out.out_channels
@@ -94,16 +80,10 @@ def new_unet(
     cross_attention_dim: int | None = None,
     **sizes: int,
 ) -> UNet2DConditionModel:
-    """A UNet with random weights.
+    """A UNet with random weights; arguments as in diffusers' UNet2DConditionModel.
 
-    Args:
-        block_out_channels, down_block_types, up_block_types: one entry per level; these and all
-            others as in diffusers' UNet2DConditionModel.
-        cross_attention_dim: None: the cross-attention will be removed.
-        sizes: in_channels, out_channels, layers_per_block, attention_head_dim.
-
-    Raises:
-        ValueError: the three sequences differ in length.
+    ``cross_attention_dim`` None: the cross-attention will be removed. ValueError: the three
+    sequences, of one entry per level, differ in length.
     """
     lengths = len(block_out_channels), len(down_block_types), len(up_block_types)
     if len(set(lengths)) != 1:
@@ -126,10 +106,7 @@ def new_unet(
 
 
 def remove_cross_attention(unet: UNet2DConditionModel) -> None:
-    """Take the cross-attention out of every transformer block, in place.
-
-    Self-attention and feed-forward stay; ``encoder_hidden_states`` may then be None.
-    """
+    """Take it out of every transformer block; ``encoder_hidden_states`` may then be None."""
     for module in unet.modules():
         if isinstance(module, BasicTransformerBlock):
             module.attn2 = None
@@ -157,8 +134,3 @@ def freeze_parameters(module: nn.Module, name_parts: Sequence[str]) -> None:
             raise ValueError(f"MODEL.LDMSEG.DENOISER.FREEZE: no parameter contains {part!r}")
         for parameter in matched:
             parameter.requires_grad_(False)
-
-
-def _is_cross(key: str) -> bool:
-    """Whether a state-dict key belongs to what :func:`remove_cross_attention` removes."""
-    return ".transformer_blocks." in key and (".attn2." in key or ".norm2." in key)

@@ -25,15 +25,10 @@ def load_weights(path: str, *, prefer_ema: bool = True) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """All that a weight file holds, on the CPU.
+    """All that a ``.safetensors`` or ``torch.save`` file holds, on the CPU.
 
-    Args:
-        path: a ``.safetensors`` file, or a ``torch.save`` file such as a training checkpoint; a
-            local path or whatever Detectron2's ``PathManager`` can fetch (``https://...``).
-
-    Returns:
-        A training checkpoint as it was saved (``model``, ``ema``, ``trainer``, ``iteration``); a
-        file of bare weights as ``{"model": state_dict}``.
+    A training checkpoint is as it was saved (``model``, ``ema``, ``trainer``, ``iteration``), bare
+    weights are ``{"model": state_dict}``. Detectron2's ``PathManager`` resolves the path.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,12 +38,9 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     local_path = Path(PathManager.get_local_path(path))
     if not local_path.is_file():
         raise FileNotFoundError(f"No weights at {path!r}: there is no such file.")
-    if local_path.suffix == ".safetensors":
-        try:
-            return {"model": load_file(local_path)}
-        except SafetensorError as error:
-            raise ValueError(f"{path!r} is not a readable safetensors file: {error}") from error
     try:
+        if local_path.suffix == ".safetensors":
+            return {"model": load_file(local_path)}
         content = torch.load(local_path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise NeedsPickleError(
@@ -56,7 +48,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             "or it is another kind of file. Convert it to .safetensors where it comes from. "
             f"torch.load(weights_only=True) says: {str(error).splitlines()[0]}"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(
             f"{path!r} cannot be read; was its copy or download cut short? ({error})"
         ) from error
@@ -70,13 +62,8 @@ def select_weights(
 ) -> dict[str, Tensor]:
     """The weights in what :func:`read_checkpoint` returned, by state-dict key.
 
-    Args:
-        checkpoint: with the key ``model``, ``ema`` or both.
-        source: where it comes from, for the error message.
-        prefer_ema: take the averaged weights where they exist.
-
-    Raises:
-        ValueError: something else than tensors is found.
+    The averaged ones, where there are any and `prefer_ema`; ValueError, which names the `source`,
+    where something else than tensors is found.
     """
     if "ema" in checkpoint and (prefer_ema or "model" not in checkpoint):
         state = checkpoint["ema"].get("model", checkpoint["ema"])
@@ -114,31 +101,18 @@ def check_fits(
 ) -> None:
     """Check that weights are those of a network: every key and every shape.
 
-    Args:
-        module: on any device, the meta device included.
-        state: state-dict key to tensor.
-        source: where the weights come from, for the error message.
-        ignore_missing: prefixes of keys that `state` may leave out altogether, such as
-            ``"autoencoder."``; where it has some keys under a prefix, it needs all of them.
-
-    Raises:
-        ValueError: keys are missing, unknown or of another shape; one message lists them all.
+    Keys under a prefix of `ignore_missing`, such as ``"autoencoder."``, may be missing all at once.
+    ValueError, which names the `source`, lists keys that are missing, unknown or of another shape.
     """
-    ignore_missing = tuple(p for p in ignore_missing if not any(k.startswith(p) for k in state))
+    ignored = tuple(p for p in ignore_missing if not any(k.startswith(p) for k in state))
     own = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
+    missing = [k for k in own if k not in given and not k.startswith(ignored)]
+    wrong = [k for k in given if given[k] != own.get(k, given[k])]
     problems = {
-        "missing": [
-            f"{k} {shape}"
-            for k, shape in own.items()
-            if k not in given and not k.startswith(ignore_missing)
-        ],
-        "not in the model": [f"{k} {shape}" for k, shape in given.items() if k not in own],
-        "of another shape": [
-            f"{k} {shape}, the model has {own[k]}"
-            for k, shape in given.items()
-            if own.get(k, shape) != shape
-        ],
+        "missing": [f"{k} {own[k]}" for k in missing],
+        "not in the model": [f"{k} {given[k]}" for k in given if k not in own],
+        "of another shape": [f"{k} {given[k]}, the model has {own[k]}" for k in wrong],
     }
     lines = []
     for kind, keys in problems.items():

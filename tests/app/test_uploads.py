@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from panopticapi.utils import id2rgb
 from PIL import Image
 
-from ldmseg_d2.app.annotation_files import load_annotation, safe_stem, save_annotation
+from ldmseg_d2.app.annotation_files import load_annotation, save_annotation
 from ldmseg_d2.app.annotation_session import Category, Session
 from ldmseg_d2.app.uploads import Limits, UploadError, decode_photo
 from ldmseg_d2.data.datasets.register_panoptic import register_panoptic_dataset
@@ -57,12 +57,9 @@ def test_photos_come_out_upright_and_rgb():
 
 def test_bad_photos_are_refused_with_a_reason():
     for data, message in (
-        (b"", "empty"),
         (b"not a photo", "cannot be read as JPEG or PNG"),
-        (encode(COLOURS, "GIF"), "another type"),
         (encode(COLOURS, "JPEG")[:-200], "damaged"),
-        (huge_png(60_000, 60_000), "too many pixels; at most 50 megapixels"),
-        (huge_png(8_000, 8_000), "too many pixels"),  # less than what PIL itself warns of
+        (huge_png(8_000, 8_000), "too many pixels; at most 50 megapixels"),
         (bytes(Limits().max_bytes + 1), "20.0 MB; at most 20 MB"),
     ):
         with pytest.raises(UploadError, match=f"^upload.jpg .*{message}"):
@@ -153,7 +150,6 @@ def zipped(members):
 
 
 JSON = json.dumps({"annotations": [{"file_name": "a.png", "segments_info": [{"id": 9}]}]})
-INSTANCES = json.dumps({"annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]})
 ONE = encode(np.zeros((2, 3, 3), np.uint8))
 
 
@@ -163,10 +159,7 @@ ONE = encode(np.zeros((2, 3, 3), np.uint8))
         ({"a.zip": b"PK no zip"}, "cannot be read as a zip"),
         ({"a.zip": zipped({f"{i}.png": b"x" for i in range(17)})}, "holds 17 files"),
         ({"a.zip": zipped({"bomb.json": bytes(Limits().max_bytes + 1)})}, "at most 20 MB"),
-        ({"a.png": ONE}, "found 0 JSON"),
         ({"a.json": b"{", "a.png": ONE}, "no COCO panoptic JSON"),
-        ({"a.json": b"[" * 100_000, "a.png": ONE}, "no COCO panoptic JSON"),
-        ({"a.json": INSTANCES.encode(), "a.png": ONE}, "no COCO panoptic JSON"),
         ({"a.json": JSON.encode(), "b.png": ONE}, "None of the PNGs"),
         ({"a.json": JSON.encode(), "a.png": encode(COLOURS[..., 0])}, "PIL mode 'L'"),
         ({"a.json": JSON.encode(), "a.png": ONE}, "ids .9. are in segments_info but not in"),
@@ -175,14 +168,3 @@ ONE = encode(np.zeros((2, 3, 3), np.uint8))
 def test_bad_annotations_are_refused_with_a_reason(files, message):
     with pytest.raises(UploadError, match=message):
         load(files)
-
-
-def test_paths_in_a_zip_are_only_names(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ids = np.ones((20, 30), np.int64)
-    content = save_annotation(make_session(ids, {}, ids > 0))
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {f"../../{name}": archive.read(name) for name in archive.namelist()}
-    assert (load({"a.zip": zipped(members)})[0].ids == 1).all() and not list(tmp_path.iterdir())
-    assert safe_stem("../../etc/pass wd?.tar.png") == "pass_wd_.tar"
-    assert safe_stem("C:\\photos\\über.jpg") == "über" and safe_stem("...") == "photo"

@@ -1,6 +1,4 @@
-"""Merging of queries, against a naive loop over pixels and against transformers."""
-
-from types import SimpleNamespace
+"""Merging of queries, against a naive loop over pixels."""
 
 import pytest
 import torch
@@ -46,27 +44,3 @@ def test_same_as_a_loop_over_pixels(seed, thresholds):
         found.add((segment["category_id"], pixels))
     assert found == naive_merge(class_logits.softmax(-1), masks.sigmoid(), *thresholds)
     assert set(panoptic.unique().tolist()) - {0} == {s["id"] for s in segments}
-
-
-def test_same_as_transformers_where_masks_are_clear():
-    """Theirs has no mask threshold and resizes to 384 x 384: no difference on clear masks."""
-    transformers = pytest.importorskip("transformers")
-    masks = torch.full((1, 6, 16, 16), -20.0)
-    masks[0, 0, :8] = masks[0, 1, 8:, :8] = masks[0, 2, 8:, 8:] = 20.0
-    masks[0, 3, 8:12, :8] = 19.0  # hidden by 1
-    masks[0, 4] = masks[0, 5, 2:4, 2:4] = 20.0  # no object; below the threshold
-    classes = 9.0 * F.one_hot(torch.tensor([[1, 1, 0, 2, 4, 3]]), 5).float()
-    classes[0, 0] -= torch.tensor([0, 1.0, 0, 0, 0])
-    classes[0, 5] = 0.1
-    theirs = transformers.Mask2FormerImageProcessor().post_process_panoptic_segmentation(
-        SimpleNamespace(class_queries_logits=classes, masks_queries_logits=masks),
-        label_ids_to_fuse={1, 3},
-        target_sizes=[(384, 384)],
-    )[0]
-    large = F.interpolate(masks, (384, 384), mode="bilinear")[0]
-    options = dict(zip(THRESHOLDS, (0.5, 0.8, 0.0, 0)))
-    panoptic, segments = queries_to_panoptic(classes[0], large, is_thing=IS_THING, **options)
-    assert torch.equal(panoptic, theirs["segmentation"].to(torch.int32))
-    # Of fused stuff theirs has one entry a query, the best last here.
-    best = {s["id"]: (s["label_id"], s["score"]) for s in theirs["segments_info"]}
-    assert {s["id"]: (s["category_id"], round(s["score"], 6)) for s in segments} == best

@@ -52,10 +52,8 @@ def test_vae_encoder_equals_diffusers(tmp_path, vae, place, old_names):
 def test_errors_name_the_key(tmp_path, vae):
     with pytest.raises(FileNotFoundError, match="PRETRAINED.*config.json"):
         build(tmp_path)
-    with pytest.raises(FileNotFoundError, match="PRETRAINED '/no/such/folder'"):
-        build("/no/such/folder")
     vae.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"block_out_channels \(8, 32\) \(there: \(8, 16\)\)"):
+    with pytest.raises(ValueError, match=r"block_out_channels \[8, 32\] \(there: \[8, 16\]\)"):
         build(tmp_path, block_out_channels=(8, 32))
     with pytest.raises(ValueError, match=r"OUT_CHANNELS .*latent_channels 64 \(there: 4\)"):
         options = {"pretrained": str(tmp_path), **SIZES}

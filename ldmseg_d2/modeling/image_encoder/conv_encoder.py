@@ -19,16 +19,7 @@ class ConvImageEncoder(ImageEncoder):
         widths: Sequence[int] = (32, 64, 128, 256),
         num_blocks: int = 1,
     ) -> None:
-        """
-        Args:
-            out_channels: channels of the condition.
-            widths: width of each stage, multiples of 8, the first at full resolution; N widths give
-                a stride of 2^(N - 1).
-            num_blocks: residual blocks in each stage after the first.
-
-        Raises:
-            ValueError: no width, or one that is not a multiple of 8.
-        """
+        """`widths`: of each stage; `num_blocks`: residual blocks in each after the first."""
         if not widths or any(width % 8 for width in widths):
             raise ValueError(
                 "ConvImageEncoder: widths needs at least one multiple of 8, and nothing else; got "
@@ -43,5 +34,4 @@ class ConvImageEncoder(ImageEncoder):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], out_channels, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) to (B, out_channels, S / stride, S / stride)."""
         return self.layers(images)

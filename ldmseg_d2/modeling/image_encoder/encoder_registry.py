@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from detectron2.utils.registry import Registry
-from torch import Tensor, nn
+from torch import nn
 
 IMAGE_ENCODER_REGISTRY = Registry("IMAGE_ENCODER")
 IMAGE_ENCODER_REGISTRY.__doc__ = """
@@ -17,9 +17,7 @@ class ImageEncoder(nn.Module):
     """Base class: photos (B, 3, S, S) to a condition (B, out_channels, S / stride, S / stride).
 
     Photos come normalised by ``MODEL.PIXEL_MEAN`` and ``PIXEL_STD``: in [-1, 1] by default. A
-    condition whose grid is not the latent's is resized bilinearly by the model.
-
-    A subclass may say more about itself:
+    condition whose grid is not the latent's is resized bilinearly. A subclass may say more:
 
     * ``backbone_names``: the children that ``MODEL.LDMSEG.IMAGE_ENCODER.FREEZE`` freezes, such as
       ``("backbone",)`` where a projection after it is always trained. Empty: the whole encoder.
@@ -35,17 +33,10 @@ class ImageEncoder(nn.Module):
     num_layers: int = 1
 
     def __init__(self, *, out_channels: int, stride: int) -> None:
-        """
-        Args:
-            out_channels: channels of the condition.
-            stride: side of a cell of its grid, in pixels of the photo that the network sees.
-        """
+        """`stride`: side of a cell of its grid, in pixels of the photo that the network sees."""
         super().__init__()
         self.out_channels = out_channels
         self.stride = stride
-
-    def forward(self, images: Tensor) -> Tensor:
-        raise TypeError(f"{type(self).__name__} does not define forward(images)")
 
     def layer_of(self, parameter_name: str) -> int:
         """Layer of a parameter: 0, the nearest to the photo, to ``num_layers - 1``."""
@@ -53,16 +44,7 @@ class ImageEncoder(nn.Module):
 
 
 def build_image_encoder(name: str, *, out_channels: int, options: dict[str, Any]) -> ImageEncoder:
-    """Build an image encoder by name.
-
-    Args:
-        name: in IMAGE_ENCODER_REGISTRY.
-        out_channels: channels of the condition.
-        options: its further keyword arguments.
-
-    Raises:
-        ValueError: unknown name, or an option that the encoder does not take.
-    """
+    """The encoder of that name with its options; ValueError: it, or one of them, is unknown."""
     if name not in IMAGE_ENCODER_REGISTRY:
         known = ", ".join(sorted(key for key, _ in IMAGE_ENCODER_REGISTRY))
         raise ValueError(f"MODEL.LDMSEG.IMAGE_ENCODER.NAME is {name!r}; known: {known}")

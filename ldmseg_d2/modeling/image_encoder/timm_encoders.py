@@ -17,11 +17,14 @@ class _TimmBackbone(ImageEncoder):
     backbone_names = ("backbone",)
     needs_unit_range = True
 
-    def _add_parts(self, backbone: nn.Module, channels: int, *, is_pretrained: bool) -> None:
+    def __init__(
+        self, backbone: nn.Module, channels: int, *, out_channels: int, stride: int, pretrained: str
+    ) -> None:
+        super().__init__(out_channels=out_channels, stride=stride)
         self.backbone = backbone
-        self.is_pretrained = is_pretrained
+        self.is_pretrained = bool(pretrained)
         self.projection = nn.Sequential(
-            ChannelLayerNorm(channels), nn.Conv2d(channels, self.out_channels, 1)
+            ChannelLayerNorm(channels), nn.Conv2d(channels, out_channels, 1)
         )
         # What the backbone was trained with, of photos in [0, 1]; constants: not in the checkpoint.
         for name in ("mean", "std"):
@@ -47,47 +50,43 @@ class DINOv2ImageEncoder(_TimmBackbone):
         out_channels: int,
         model_name: str = "vit_base_patch14_dinov2.lvd142m",
         blocks: Sequence[int] = (-1,),
-        pretrained: bool | str = HUB,
+        pretrained: str = HUB,
         resolution: int = 0,
         model_kwargs: Mapping = {},  # noqa: B006 (never written)
     ) -> None:
         """
         Args:
-            out_channels: channels of the condition.
-            model_name: a ViT of timm; DINOv2's are vit_{small,base,large,giant}_patch14_dinov2 and,
-                with registers (arXiv 2309.16588), vit_..._patch14_reg4_dinov2, tag ``.lvd142m``.
+            model_name: a ViT of timm; DINOv2's are listed in docs/EXTENDING.md.
             blocks: whose outputs are taken, 0 the first, -1 the last; several are concatenated.
             pretrained: see :func:`create_timm_model`.
             resolution: side of the photo that the backbone sees, pixels, a multiple of its patch;
-                0: the multiple nearest to the photo's side (512 -> 518, DINOv2's own; a tie goes
-                up). The patch size times the latent's side gives the latent grid itself.
+                0: the multiple nearest to the photo's side (512 -> 518, DINOv2's own).
             model_kwargs: further arguments of ``timm.create_model``, e.g. {drop_path_rate: 0.1}.
-
-        Raises:
-            ValueError: no such model or block, or a resolution that is no multiple of the patch.
         """
         backbone = create_timm_model(
             model_name, pretrained, **{"num_classes": 0, "dynamic_img_size": True, **model_kwargs}
         )
-        super().__init__(out_channels=out_channels, stride=backbone.patch_embed.patch_size[0])
-        depth = len(backbone.blocks)
+        depth, patch = len(backbone.blocks), backbone.patch_embed.patch_size[0]
         if not blocks or any(not -depth <= index < depth for index in blocks):
             raise ValueError(
                 f"DINOv2ImageEncoder: BLOCKS needs indices of the {depth} blocks of {model_name}, "
                 f"{-depth}..{depth - 1}; got {list(blocks)}"
             )
-        if resolution < 0 or resolution % self.stride:
+        if resolution % patch:
             raise ValueError(
                 f"DINOv2ImageEncoder: RESOLUTION {resolution} is no multiple of the patch of "
-                f"{model_name}, {self.stride} px; 0 takes the multiple nearest to the photo's side"
+                f"{model_name}, {patch} px; 0 takes the multiple nearest to the photo's side"
             )
-        self.blocks = sorted({index % depth for index in blocks})
-        self.resolution = resolution
+        indices = sorted({index % depth for index in blocks})
         # DistributedDataParallel wants a gradient for all that is there.
-        backbone.prune_intermediate_layers(self.blocks)
+        backbone.prune_intermediate_layers(indices)
+        channels = backbone.embed_dim * len(indices)
+        super().__init__(
+            backbone, channels, out_channels=out_channels, stride=patch, pretrained=pretrained
+        )
+        self.blocks = indices
+        self.resolution = resolution
         self.num_layers = len(backbone.blocks) + 2
-        channels = backbone.embed_dim * len(self.blocks)
-        self._add_parts(backbone, channels, is_pretrained=bool(pretrained))
 
     def input_side(self, side: int) -> int:
         """Side in pixels at which the backbone sees a photo of this side."""
@@ -95,12 +94,9 @@ class DINOv2ImageEncoder(_TimmBackbone):
         return self.resolution or max(1, (2 * side + patch) // (2 * patch)) * patch
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photos (B, 3, S, S) in [-1, 1] to (B, out_channels, n, n), n = input_side(S) / patch."""
         size = tuple(self.input_side(side) for side in images.shape[-2:])
         if images.shape[-2:] != size:
-            images = F.interpolate(
-                images, size=size, mode="bilinear", align_corners=False, antialias=True
-            )
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
         features = self.backbone.forward_intermediates(
             self.normalize(images),
             indices=self.blocks,
@@ -128,24 +124,16 @@ class TimmImageEncoder(_TimmBackbone):
         out_channels: int,
         model_name: str = "resnet50.a1_in1k",
         stages: Sequence[int] = (2,),
-        pretrained: bool | str = HUB,
+        pretrained: str = HUB,
         model_kwargs: Mapping = {},  # noqa: B006 (never written)
     ) -> None:
         """
         Args:
-            out_channels: channels of the condition.
-            model_name: in timm, with ``features_only``.
             stages: timm's ``out_indices``; for most networks stage i has a stride of 2^(i + 1), for
                 ConvNeXt and Swin 2^(i + 2).
-            pretrained: see :func:`create_timm_model`.
-            model_kwargs: further arguments of ``timm.create_model``, e.g. {img_size: 512} for Swin.
-
-        Raises:
-            ValueError: no such model or stage.
+            model_name, pretrained, model_kwargs: as for DINOv2; e.g. {img_size: 512} for Swin.
         """
         stages = sorted(set(stages))
-        if not stages:
-            raise ValueError("TimmImageEncoder: STAGES needs at least one index")
         try:
             backbone = create_timm_model(
                 model_name, pretrained, features_only=True, out_indices=stages, **model_kwargs
@@ -154,15 +142,15 @@ class TimmImageEncoder(_TimmBackbone):
             raise ValueError(
                 f"TimmImageEncoder: {model_name} does not have the STAGES {stages}: {error}"
             ) from error
-        reductions = backbone.feature_info.reduction()
-        super().__init__(out_channels=out_channels, stride=min(reductions))
-        self.finest = reductions.index(min(reductions))
+        info = backbone.feature_info
+        channels, stride = sum(info.channels()), min(info.reduction())
+        super().__init__(
+            backbone, channels, out_channels=out_channels, stride=stride, pretrained=pretrained
+        )
+        self.finest = info.reduction().index(stride)
         self.channels_last = str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
-        channels = sum(backbone.feature_info.channels())
-        self._add_parts(backbone, channels, is_pretrained=bool(pretrained))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photos (B, 3, S, S) in [-1, 1] to (B, out_channels, S / stride, S / stride)."""
         features = self.backbone(self.normalize(images))
         if self.channels_last:
             features = [feature.permute(0, 3, 1, 2) for feature in features]

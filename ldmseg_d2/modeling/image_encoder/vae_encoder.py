@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ..from_hub import load_diffusers_model
+from ..from_hub import load_pretrained
 from .encoder_registry import IMAGE_ENCODER_REGISTRY, ImageEncoder
+
+KEY = "MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED"
 
 
 @IMAGE_ENCODER_REGISTRY.register()
@@ -30,58 +32,47 @@ class VAEImageEncoder(ImageEncoder):
     ) -> None:
         """
         Args:
-            out_channels: channels of the VAE's latents.
             pretrained: a local folder, of the VAE or with a subfolder ``vae``, or the id of a
-                repository on the hub; "": random weights.
-            block_out_channels, layers_per_block, norm_num_groups: as in diffusers' AutoencoderKL;
-                those of `pretrained` must be the same.
+                repository on the hub, of the sizes that the other arguments (AutoencoderKL's)
+                give; "": random weights. Errors: see :func:`load_pretrained`.
             scaling_factor: brings the latents to a standard deviation of about 1.
-
-        Raises:
-            FileNotFoundError, ValueError: `pretrained` cannot be had, or has other sizes.
         """
         super().__init__(out_channels=out_channels, stride=2 ** (len(block_out_channels) - 1))
         sizes = {
             "latent_channels": out_channels,
-            "block_out_channels": tuple(block_out_channels),
+            "block_out_channels": list(block_out_channels),
             "layers_per_block": layers_per_block,
             "norm_num_groups": norm_num_groups,
         }
         if pretrained:
-            vae = _load_vae(pretrained, sizes)
+            self.vae = _load_vae(pretrained, sizes)
         else:
-            vae = AutoencoderKL(
+            self.vae = AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * len(block_out_channels),
                 up_block_types=("UpDecoderBlock2D",) * len(block_out_channels),
                 **sizes,
             )
-        del vae.decoder, vae.post_quant_conv
-        self.vae = vae
+        del self.vae.decoder, self.vae.post_quant_conv
         self.is_pretrained = bool(pretrained)
         self.scaling_factor = scaling_factor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Photos (B, 3, S, S) in [-1, 1] to (B, out_channels, S / stride, S / stride)."""
         return self.vae.encode(images).latent_dist.mean * self.scaling_factor
 
 
 def _load_vae(pretrained: str, sizes: dict) -> AutoencoderKL:
     """Load it and check its sizes: the config must tell them, for it builds without the file."""
-    key = "MODEL.LDMSEG.IMAGE_ENCODER.OPTIONS.PRETRAINED"
-    vae, missing = load_diffusers_model(AutoencoderKL, pretrained, subfolder="vae", key=key)
+    options = {"subfolder": "vae", "low_cpu_mem_usage": False}
+    vae, missing = load_pretrained(AutoencoderKL, pretrained, key=KEY, **options)
     if missing:
         raise ValueError(
-            f"{key} {pretrained!r} lacks {len(missing)} weights of AutoencoderKL, such as "
+            f"{KEY} {pretrained!r} lacks {len(missing)} weights of AutoencoderKL, such as "
             f"{min(missing)}"
         )
-    # JSON has lists where the constructor has tuples.
-    found = {name: vae.config[name] for name in sizes}
-    found = {name: tuple(v) if isinstance(v, list) else v for name, v in found.items()}
-    wrong = [f"{name} {sizes[name]} (there: {found[name]})" for name in sizes
-             if sizes[name] != found[name]]  # fmt: skip
+    wrong = [f"{k} {v} (there: {vae.config[k]})" for k, v in sizes.items() if vae.config[k] != v]
     if wrong:
         raise ValueError(
             f"MODEL.LDMSEG.IMAGE_ENCODER: OUT_CHANNELS (latent_channels) and OPTIONS are not the "
             f"sizes of {pretrained!r}: {', '.join(wrong)}"
         )
-    return vae
+    return vae.float()
