@@ -76,13 +76,9 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
             freeze_image_encoder: freeze its ``backbone_names``, or all of it if it names none.
             classifier: gives segments their classes; None: they have none.
             seed: of the noise at test, together with the image's id.
-
-        Raises:
-            ValueError: sizes that do not fit.
         """
         super().__init__()
-        self.image_size = image_size
-        self.train_size = train_size or image_size
+        self.image_size, self.train_size = image_size, train_size or image_size
         self.layout = layout
         layout.check_sides(denoiser.downsample_factor, image_size, self.train_size)
         for name, autoencoder in autoencoders.items():

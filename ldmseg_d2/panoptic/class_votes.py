@@ -41,9 +41,16 @@ def merge_classes(
         (contiguous class), ``isthing``, ``score`` and ``area`` in pixels.
 
     Raises:
-        ValueError: if shapes do not fit, or ids of the map and of ``segments_info`` differ.
+        ValueError: if shapes do not fit, ids of the map and of ``segments_info`` differ, or a given
+            class is none of the C.
     """
     given = given_classes or {}
+    wrong = [c for c in given.values() if c is not None and not 0 <= c < len(is_thing)]
+    if wrong:
+        raise ValueError(
+            f"'known_classes' names class {wrong[0]}, but the model has classes "
+            f"0..{len(is_thing) - 1}"
+        )
     ids, index = index_segments(panoptic, segments_info)
     votes = vote_classes(class_probs, index, ids, is_thing)  # [C + 1, S + 1]
     areas = torch.bincount(index, minlength=len(ids))

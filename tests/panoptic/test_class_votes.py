@@ -96,6 +96,8 @@ def test_merging_equals_a_naive_loop_whatever_the_names(seed, chosen, say, names
 def test_errors_say_what_is_wrong():
     ids, probs = torch.tensor([[1, 6]], dtype=torch.int32), torch.full((5, 1, 2), 0.2)
     one = [{"id": 1, "score": 1.0}]
+    with pytest.raises(ValueError, match="'known_classes' names class 4, but the model has .*0..3"):
+        merge_classes(ids, one, probs, is_thing=[True] * 4, given_classes={1: 4})
     with pytest.raises(ValueError, match=r"segment ids \[6\], which segments_info does not list"):
         merge_classes(ids, one, probs, is_thing=IS_THING)
     with pytest.raises(ValueError, match=r"\(5, 1, 2\), expected 3 classes"):
