@@ -1,12 +1,14 @@
-"""What a config takes: parameters, operations and the least memory of a training.
+"""What a config takes: parameters, operations and memory, without its pretrained weights.
 
 Operations count a multiplication and an addition as two (2 x MAC), in convolutions, linear layers
 and attention. They are counted on torch's meta device, where tensors have shapes but no values, so
-that a model of any size can be asked about. Pretrained weights are never loaded.
+that a model of any size can be asked about.
 """
 
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -17,29 +19,76 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
 
+from .config_reader import load_config
+from .ema import ModelEMA
+from .optimizer import build_optimizer
+from .train_step import PRECISIONS
+
 # Bytes of a trained parameter in float32: weight, gradient, AdamW's two averages.
 BYTES_TRAINED = 16
 
 
-def without_weights(cfg: CfgNode) -> CfgNode:
-    """The same networks, with random weights: nothing is downloaded or read."""
+def build_without_weights(cfg: CfgNode, device: str = "meta") -> nn.Module:
+    """The model of a config with random weights: nothing is downloaded or read."""
     cfg = cfg.clone()
     cfg.defrost()
-    _forget_files(cfg.MODEL)
-    cfg.MODEL.LDMSEG.DENOISER.COMPILE = False
-    encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
+    ldmseg, cfg.MODEL.DEVICE = cfg.MODEL.LDMSEG, device
+    cfg.MODEL.WEIGHTS = ldmseg.AUTOENCODER.WEIGHTS = ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
+    ldmseg.DENOISER.PRETRAINED = ""
+    ldmseg.DENOISER.COMPILE = False
+    encoder = ldmseg.IMAGE_ENCODER
     parameters = inspect.signature(IMAGE_ENCODER_REGISTRY.get(encoder.NAME).__init__).parameters
     if "pretrained" in parameters:
         encoder.OPTIONS.PRETRAINED = "" if parameters["pretrained"].default == "" else False
-    return cfg
+    with torch.device(device):
+        return build_model(cfg)
 
 
-def _forget_files(node: CfgNode) -> None:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            _forget_files(value)
-        elif key in ("WEIGHTS", "PRETRAINED") and isinstance(value, str):
-            node[key] = ""
+def measure_memory(config_file: str, opts: list[str], what: str, number: int) -> float:
+    """Peak memory in bytes of "train" or "inference" with `number` pictures.
+
+    It must be asked of a fresh process, since a process' peak never falls: on a CPU it is the
+    resident memory, libraries and all (Linux), on a GPU what torch allocated.
+    """
+    cfg = load_config(config_file, opts, freeze=False)
+    cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
+    amp, cuda = cfg.SOLVER.AMP, cfg.MODEL.DEVICE.startswith("cuda")
+    model = build_without_weights(cfg, cfg.MODEL.DEVICE)
+    size = cfg.INPUT.LDMSEG.IMAGE_SIZE
+    if what == "inference":
+        with torch.no_grad():
+            model.eval()(_fake_batch(size, number))
+    else:
+        batch = _fake_batch(cfg.INPUT.LDMSEG.TRAIN_SIZE or size, number)
+        model.train()
+        optimizer = build_optimizer(cfg, model)
+        ema = ModelEMA(model, decay=cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
+        for _ in range(2):  # the second one finds the optimizer's state in place
+            optimizer.zero_grad(set_to_none=True)
+            enabled = amp.ENABLED and cuda
+            with torch.autocast(model.device.type, PRECISIONS[amp.PRECISION], enabled=enabled):
+                losses = model(batch)
+            sum(losses.values()).backward()
+            optimizer.step()
+            if ema:
+                ema.update(model)
+    if cuda:
+        return float(torch.cuda.max_memory_allocated())
+    # Not getrusage's peak, which a process inherits from the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * float(re.search(r"VmHWM:\s*(\d+)", status)[1])
+
+
+def _fake_batch(size: int, number: int) -> list[dict]:
+    """Grey pictures with two segments of class 0 on a plane."""
+    ids = torch.ones(size, size, dtype=torch.int64)
+    ids[: size // 2] = 2
+    image = torch.full((3, size, size), 127, dtype=torch.uint8)
+    depth = torch.linspace(2, 1, size)[:, None].expand(size, size).contiguous()
+    entry = {"image": image, "segment_ids": ids, "height": size, "width": size, "depth": depth}
+    entry["sem_seg"] = torch.zeros_like(ids)
+    entry["segments_info"] = [{"id": i, "category_id": 0, "isthing": False} for i in (1, 2)]
+    return [{**entry, "image_id": i} for i in range(number)]
 
 
 def count_flops(
@@ -64,10 +113,7 @@ def analyze(cfg: CfgNode) -> dict:
         ``least_bytes``: weights, gradients, AdamW's state and the averaged weights, without
         activations.
     """
-    cfg = without_weights(cfg)
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        model = build_model(cfg)
+    model = build_without_weights(cfg)
     counts = {}
     for name, part in model.named_children():
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]

@@ -1,7 +1,6 @@
 """One training step: forward, backward, clipping, optimizer; in any precision."""
 
 import contextlib
-import logging
 import math
 import random
 import time
@@ -17,8 +16,6 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-logger = logging.getLogger(__name__)
-
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -27,14 +24,10 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
     if not amp.ENABLED:
         return None
-    if not device.startswith("cuda"):
-        if amp.PRECISION == "float16":
-            raise ValueError(
-                f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
-                "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
-            )
-        logger.warning(
-            "Mixed precision (bfloat16) is slower than none on CPUs without instructions for it."
+    if amp.PRECISION == "float16" and not device.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
+            "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
         )
     return PRECISIONS[amp.PRECISION]
 
@@ -70,20 +63,15 @@ class TrainStep(SimpleTrainer):
         *,
         device: str,
         dtype: torch.dtype | None = None,
-        max_grad_norm: float | None = None,
-        norm_type: float = 2.0,
+        max_grad_norm: float = math.inf,
         seed: int = -1,
         accumulation_steps: int = 1,
     ) -> None:
         """
         Args:
             model: maps a list of dicts to a dict of scalar losses; DistributedDataParallel or not.
-            optimizer: over the model's trainable parameters.
-            device: as ``MODEL.DEVICE``.
             dtype: of mixed precision, None for none; float16 scales the loss.
-            max_grad_norm: larger norms of all gradients together are scaled down to it; None: no
-                clipping.
-            norm_type: which norm, 2 for the Euclidean.
+            max_grad_norm: larger norms of all gradients together are scaled down to it.
             seed: see :func:`seed_step`.
             accumulation_steps: into how many micro-batches, one after the other, this process'
                 batch is divided; the gradients are those of the mean of their losses.
@@ -93,7 +81,6 @@ class TrainStep(SimpleTrainer):
         self.device_type = torch.device(device).type
         self.dtype = dtype
         self.max_grad_norm = max_grad_norm
-        self.norm_type = norm_type
         self.seed = seed
         self.accumulation_steps = accumulation_steps
         self.batch: list[dict[str, Any]] = []
@@ -102,8 +89,7 @@ class TrainStep(SimpleTrainer):
 
     def run_step(self) -> None:
         """Do one iteration; raises FloatingPointError before the weights would be spoilt."""
-        if not self.model.training:
-            raise RuntimeError("The model was left in eval mode during training.")
+        assert self.model.training, "The model was left in eval mode during training."
         start = time.perf_counter()
         self.batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -154,8 +140,7 @@ class TrainStep(SimpleTrainer):
         """Scale the gradients down to ``max_grad_norm``; returns their norm before, a scalar."""
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        return nn.utils.clip_grad_norm_(parameters, limit, norm_type=self.norm_type)
+        return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
 
     def _check_and_log(
         self, losses: dict[str, torch.Tensor], grad_norm: torch.Tensor, data_time: float
@@ -169,16 +154,12 @@ class TrainStep(SimpleTrainer):
         # One copy from the device for all numbers: each copy waits for the device.
         *numbers, norm = torch.cat([values, grad_norm.detach().float()[None]]).tolist()
         averages, total = dict(zip(names, numbers)), sum(numbers)
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"A loss is not finite at iteration {self.iter}: {averages}. "
-                "The weights of the iteration before are unchanged."
-            )
         # With float16 overflow is usual now and then: GradScaler skips the step and adapts.
-        if not math.isfinite(norm) and not self.grad_scaler.is_enabled():
+        overflow = not math.isfinite(norm) and not self.grad_scaler.is_enabled()
+        if overflow or not math.isfinite(total):
             raise FloatingPointError(
-                f"The gradients' norm is {norm} at iteration {self.iter}, with the losses "
-                f"{averages}. The weights of the iteration before are unchanged."
+                f"Training diverged at iteration {self.iter}: losses {averages}, norm of the "
+                f"gradients {norm}. The weights of the iteration before are unchanged."
             )
         storage = get_event_storage()
         storage.put_scalar("total_loss", total)
