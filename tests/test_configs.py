@@ -82,6 +82,8 @@ def test_every_key_is_set_by_a_config_or_named_in_a_document():
     texts = {name: (config_root() / name).read_text() for name in FILES}
     used = {key for name in CONFIGS for key in leaves(yaml.safe_load(texts[name]))}
     used |= {key.rpartition(".")[0] for key in used}  # nodes that hold what they like
+    studies = "\n".join(text for name, text in texts.items() if name.startswith("studies/"))
+    used |= set(re.findall(r"[A-Z]\w*(?:\.\w+)+", studies))
     pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
     words = set(re.findall(r"\w+", "\n".join(page.read_text() for page in pages)))
     assert not sorted(key for key in ours - used if key.rpartition(".")[2] not in words)

@@ -2,6 +2,8 @@
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
 
 from ldmseg_d2.model_zoo import get_config
 
@@ -10,10 +12,9 @@ LDMSEG = "scenes/ldmseg_scenes64.yaml"
 DEPTH_AUTOENCODER = "scenes/depth_autoencoder_scenes64.yaml"
 JOINT = "scenes/ldmseg_multitask_scenes64.yaml"
 # No file: JOINT with SEPARATE_OPTS, as in configs/studies/tasks.yaml.
-SEPARATE = "scenes/ldmseg_separate_tasks_scenes64.yaml"
+SEPARATE = "separate"
 SEPARATE_OPTS = (
     *("MODEL.LDMSEG.TASK_MODE", "separate", "MODEL.LDMSEG.DENOISER.TASK_IN_TIME_EMBEDDING", True),
-    *("MODEL.LDMSEG.TRAIN_INPAINTING.PROB", 0.25),
 )
 # For command lines: the same small networks, but for the autoencoder's, whose weights are shipped.
 TINY_OPTS = (
@@ -28,7 +29,6 @@ CLASSES = ("MODEL.LDMSEG.NUM_CLASSES", 4, "MODEL.LDMSEG.THING_CLASSES", [1, 2, 3
 def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     """A shipped scenes config with small networks on the CPU, without trained weights."""
     cfg = get_config(JOINT if name == SEPARATE else name)
-    cfg.merge_from_list(list(SEPARATE_OPTS) if name == SEPARATE else [])
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = ""
     ldmseg = cfg.MODEL.LDMSEG
@@ -38,7 +38,6 @@ def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     ldmseg.AUTOENCODER.LATENT_CHANNELS = 16
     ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
     ldmseg.DEPTH.AUTOENCODER.CHANNELS = 16
-    ldmseg.DEPTH.AUTOENCODER.NUM_LAYERS = 1
     ldmseg.DENOISER.BLOCK_OUT_CHANNELS = [16, 32]
     ldmseg.DENOISER.DOWN_BLOCK_TYPES = ["DownBlock2D", "CrossAttnDownBlock2D"]
     ldmseg.DENOISER.UP_BLOCK_TYPES = ["CrossAttnUpBlock2D", "UpBlock2D"]
@@ -49,8 +48,14 @@ def tiny_config(name: str = LDMSEG, *opts) -> CfgNode:
     ldmseg.IMAGE_ENCODER.OUT_CHANNELS = 8
     ldmseg.IMAGE_ENCODER.OPTIONS = CfgNode({"WIDTHS": [8, 16, 16], "NUM_BLOCKS": 1})
     ldmseg.SAMPLER.NUM_INFERENCE_STEPS = 3
-    cfg.merge_from_list(list(opts))
+    cfg.merge_from_list([*(SEPARATE_OPTS if name == SEPARATE else ()), *opts])
     return cfg
+
+
+def tiny_model(name: str = LDMSEG, *opts, seed: int = 0) -> nn.Module:
+    """The model of :func:`tiny_config`, with the random weights of a seed."""
+    torch.manual_seed(seed)
+    return build_model(tiny_config(name, *opts))
 
 
 def tiny_batch(
@@ -68,16 +73,9 @@ def tiny_batch(
         # Boxes may hide one another: consecutive ids are the contract.
         ids = torch.unique(ids, return_inverse=True)[1]
         colours = torch.randint(0, 255, (5, 3), generator=generator, dtype=torch.uint8)
-        entry = {
-            "image": colours[ids].permute(2, 0, 1).contiguous(),
-            "image_id": image_id,
-            "file_name": f"{image_id}.png",
-            "height": size,
-            "width": size,
-        }
-        if annotated:
-            entry["segment_ids"] = ids
-        batch.append(entry)
+        entry = {"image": colours[ids].permute(2, 0, 1).contiguous(), "image_id": image_id}
+        entry |= {"file_name": f"{image_id}.png", "height": size, "width": size}
+        batch.append({**entry, "segment_ids": ids} if annotated else entry)
     return batch
 
 
@@ -98,3 +96,8 @@ def tiny_multitask_batch(num: int = 2, size: int = 64, *, seed: int = 0) -> list
             for k in range(1, int(ids.max()) + 1)
         ]
     return batch
+
+
+def without(entry: dict, *keys: str) -> dict:
+    """An input that lacks some keys."""
+    return {key: value for key, value in entry.items() if key not in keys}

@@ -82,9 +82,6 @@ def _add_autoencoder_config(m: CN) -> None:
     # Points per picture, chosen by uncertainty as in PointRend (arXiv 1912.08193): the most
     # uncertain of three times as many, and a quarter at random. 0: the losses see every pixel.
     ae.LOSS.NUM_POINTS = 12544
-    # Train on random square crops of this many pixels (a multiple of DOWNSAMPLE_FACTOR): the
-    # logits of 2^NUM_BITS ids dominate the cost. 0: whole pictures.
-    ae.LOSS.CROP_SIZE = 0
 
 
 def _add_diffusion_config(m: CN) -> None:

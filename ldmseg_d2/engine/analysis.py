@@ -131,8 +131,6 @@ def autoencoder_flops(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     """Stage 1; its losses, which are cheap beside the network, are left out."""
     autoencoder, size = model.autoencoder, cfg.INPUT.LDMSEG.IMAGE_SIZE
     crop = cfg.INPUT.LDMSEG.TRAIN_SIZE or size
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSegAutoencoder":
-        crop = cfg.MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE or crop
 
     def reconstruct(maps: Tensor) -> Tensor:
         return autoencoder.decode(autoencoder.encoder(maps)[:, : autoencoder.latent_channels])

@@ -77,15 +77,6 @@ def drop_half_plane(ids: np.ndarray, drop: float, rng: np.random.Generator) -> n
     return _drop_first(rows * np.sin(angle) + columns * np.cos(angle), drop)
 
 
-def drop_center(ids: np.ndarray, drop: float, rng: np.random.Generator) -> np.ndarray:
-    """A box in the middle with the picture's aspect ratio: round(drop x pixels).
-
-    Its outermost ring may be incomplete, since whole boxes have no exact share.
-    """
-    rows, columns = (np.abs((np.arange(side) + 0.5) / side - 0.5) for side in ids.shape)
-    return _drop_first(np.maximum(rows[:, None], columns[None]), drop)
-
-
 def keep_points(ids: np.ndarray, drop: float, rng: np.random.Generator) -> np.ndarray:
     """Scattered pixels: in each segment round((1 - drop) x its pixels), at least one, are known."""
     return _keep_in_segments(ids, drop, lambda mask: rng.random(mask.shape))
@@ -107,24 +98,6 @@ def keep_clicks(
         chosen = pixels[rng.choice(len(pixels), min(clicks, len(pixels)), replace=False)]
         drawn = np.zeros(mask.shape, dtype=np.uint8)
         drawn[tuple(chosen.T)] = 1
-        return _distance_to(drawn)
-
-    return _keep_in_segments(ids, drop, distance)
-
-
-def keep_scribbles(ids: np.ndarray, drop: float, rng: np.random.Generator) -> np.ndarray:
-    """A scribble in each segment, as thick as the share allows.
-
-    It runs through three random pixels of the segment; the round((1 - drop) x pixels), at least
-    one, of the segment that are nearest to it are known.
-    """
-
-    def distance(mask: np.ndarray) -> np.ndarray:
-        pixels = np.argwhere(mask)
-        corners = pixels[rng.choice(len(pixels), 3)][:, ::-1]  # (x, y), as OpenCV wants
-        drawn = np.zeros(mask.shape, dtype=np.uint8)
-        cv2.polylines(drawn, [corners.astype(np.int32)], isClosed=False, color=1)
-        drawn[~mask] = 0  # where the way leaves the segment the pen is up; its corners stay
         return _distance_to(drawn)
 
     return _keep_in_segments(ids, drop, distance)
@@ -166,10 +139,8 @@ PATTERNS: dict[str, Pattern] = {
     "block": drop_blocks,
     "segment": drop_segments,
     "half_plane": drop_half_plane,
-    "center": drop_center,
     "points": keep_points,
     "clicks": keep_clicks,
-    "scribble": keep_scribbles,
     "brush": drop_strokes,
 }
 

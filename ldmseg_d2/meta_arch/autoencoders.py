@@ -8,7 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from ..diffusion import SampleRandomness, image_generator
-from ..ids import keep_largest, random_ids
+from ..ids import random_ids
 from ..losses import (
     choose_uncertain_points,
     factored_cross_entropy,
@@ -59,7 +59,6 @@ class LDMSegAutoencoder(_Stage1):
         loss_weights: dict[str, float],
         void_weight: float = 0.0,
         num_points: int = 12544,
-        crop_size: int = 0,
         postprocess: dict | None = None,
         seed: int = 0,
     ) -> None:
@@ -71,23 +70,13 @@ class LDMSegAutoencoder(_Stage1):
             loss_weights: weights of "ce", "bce", "dice" and "kl".
             void_weight: weight of void pixels in the cross-entropy.
             num_points: points of the point-sampled losses; 0: every pixel.
-            crop_size: side of random training crops, pixels; 0: whole maps.
             postprocess: keyword arguments of ``logits_to_panoptic``.
             seed: of the ids drawn at test.
-
-        Raises:
-            ValueError: a crop that does not fit.
         """
         super().__init__(autoencoder, image_size, train_size)
-        if crop_size % autoencoder.downsample_factor or crop_size > self.train_size:
-            raise ValueError(
-                f"MODEL.LDMSEG.AUTOENCODER.LOSS.CROP_SIZE {crop_size} must be a multiple of "
-                f"DOWNSAMPLE_FACTOR {autoencoder.downsample_factor}, at most {self.train_size}"
-            )
         self.loss_weights = loss_weights
         self.void_weight = void_weight
         self.num_points = num_points
-        self.crop_size = crop_size
         # Decodes as the task does that learns in these latents.
         self.task = InstanceTask(autoencoder, image_size=image_size, postprocess=postprocess)
         self.seed = seed
@@ -107,7 +96,6 @@ class LDMSegAutoencoder(_Stage1):
             },
             "void_weight": loss.VOID_WEIGHT,
             "num_points": loss.NUM_POINTS,
-            "crop_size": loss.CROP_SIZE,
             "postprocess": postprocess_arguments(cfg),
             "seed": cfg.SEED,
         }
@@ -118,7 +106,7 @@ class LDMSegAutoencoder(_Stage1):
             batched_inputs: a list of dicts, one per picture, with
 
                 * ``segment_ids``: int64 (h, w), 0 is void, h and w at most ``image_size``;
-                * ``sample_seed``: int, seeds ids and crop in training; see
+                * ``sample_seed``: int, seeds ids in training; see
                   :class:`SampleRandomness`. Points, the posterior's sample and latent noise come
                   from torch's global generator;
                 * ``height``, ``width``: size of the result (at test);
@@ -134,8 +122,6 @@ class LDMSegAutoencoder(_Stage1):
         if not self.training:
             return self._reconstruct(batched_inputs, segment_ids)
         randomness = SampleRandomness(batched_inputs, self.device)
-        if self.crop_size:
-            segment_ids = self._random_crops(segment_ids, randomness)
         ids = random_ids(segment_ids, self.autoencoder.num_bits, randomness.generators)
         head_output, posterior = self.autoencoder(ids)
         losses = {**self._losses(head_output, ids), "kl": posterior.kl()}
@@ -153,16 +139,6 @@ class LDMSegAutoencoder(_Stage1):
         ids = random_ids(segment_ids, self.autoencoder.num_bits, generators)
         latents = self.autoencoder.normalize(self.autoencoder.encode(ids).mean)
         return [{"panoptic_seg": one} for one in self.task.decode(latents, batched_inputs)]
-
-    def _random_crops(self, segment_ids: Tensor, randomness: SampleRandomness) -> Tensor:
-        corners = randomness.randint(self.train_size - self.crop_size + 1, 2).tolist()
-        size, max_segments = self.crop_size, self.autoencoder.num_ids - 1
-        # keep_largest makes the ids consecutive again: a crop may have lost some.
-        crops = [
-            keep_largest(ids[y : y + size, x : x + size], max_segments)[0]
-            for ids, (y, x) in zip(segment_ids, corners, strict=True)
-        ]
-        return torch.stack(crops)
 
     def _losses(self, head_output: Tensor, ids: Tensor) -> dict[str, Tensor]:
         """Cross-entropy, BCE and dice at sampled points (or everywhere)."""

@@ -272,7 +272,8 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
                 min_area=self.layout.min_area,
             )
         for output in outputs:
-            if "panoptic_seg" in output and self.classifier.classes is not None:
+            # Segments have no classes where the task that votes was not asked for.
+            if self.classifier.classes is not None and {"panoptic_seg", "sem_seg"} <= set(output):
                 output["instances"] = thing_instances(*output["panoptic_seg"])
         return outputs
 

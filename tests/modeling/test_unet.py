@@ -37,7 +37,7 @@ def predict(denoiser, x, t, condition, previous):
 def test_widened_unet_starts_as_the_pretrained_one(stable_diffusion):
     """New channels start at zero: with the same token fed to both, outputs are the same."""
     folder, unet = stable_diffusion
-    denoiser = pretrained_denoiser(folder, cross_attention="kept")
+    denoiser = pretrained_denoiser(folder, num_tasks=2)
     assert denoiser.unet.conv_in.in_channels == denoiser.unet.config.in_channels == 14
     denoiser.task_tokens.normal_(generator=torch.Generator().manual_seed(0))
     x, t, condition, previous = inputs()
@@ -60,23 +60,23 @@ def test_removed_cross_attention_leaves_the_rest_of_the_pretrained_weights(stabl
     assert predict(denoiser, *inputs()).shape == (2, 4, 8, 8)
 
 
-@pytest.mark.parametrize("cross_attention", ["kept", "removed"])
+@pytest.mark.parametrize("num_tasks", [1, 2])
 @torch.no_grad()
-def test_a_saved_widened_unet_reloads(stable_diffusion, tmp_path, cross_attention):
-    denoiser = pretrained_denoiser(stable_diffusion[0], cross_attention=cross_attention)
+def test_a_saved_widened_unet_reloads(stable_diffusion, tmp_path, num_tasks):
+    denoiser = pretrained_denoiser(stable_diffusion[0], num_tasks=num_tasks)
     denoiser.unet.conv_in.weight.normal_()  # as after training
     denoiser.unet.save_pretrained(tmp_path / "unet")
     # From the folder above, and from the UNet's own.
     for folder in (tmp_path, tmp_path / "unet"):
-        again = pretrained_denoiser(folder, cross_attention=cross_attention)
-        if cross_attention == "kept":  # the tokens of the task are no part of the UNet
+        again = pretrained_denoiser(folder, num_tasks=num_tasks)
+        if num_tasks > 1:  # the tokens of the task are no part of the UNet
             again.task_tokens.data.copy_(denoiser.task_tokens)
         assert again.unet.config.in_channels == 14
         found, expected = predict(again, *inputs()), predict(denoiser, *inputs())
         torch.testing.assert_close(found, expected, atol=0, rtol=0)
-    if cross_attention == "removed":
+    if num_tasks == 1:
         with pytest.raises(ValueError, match=r"lacks .*attn2.*serves one task"):
-            pretrained_denoiser(tmp_path, cross_attention="kept")
+            pretrained_denoiser(tmp_path, num_tasks=2)
 
 
 def test_other_latents_do_not_fit(stable_diffusion):
