@@ -54,12 +54,11 @@ def measure_memory(config_file: str, opts: list[str], what: str, number: int) ->
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
     amp, cuda = cfg.SOLVER.AMP, cfg.MODEL.DEVICE.startswith("cuda")
     model = build_without_weights(cfg, cfg.MODEL.DEVICE)
-    size = cfg.INPUT.LDMSEG.IMAGE_SIZE
     if what == "inference":
         with torch.no_grad():
-            model.eval()(_fake_batch(size, number))
+            model.eval()(_fake_batch(cfg.INPUT.LDMSEG.IMAGE_SIZE, number))
     else:
-        batch = _fake_batch(cfg.INPUT.LDMSEG.TRAIN_SIZE or size, number)
+        batch = _fake_batch(_train_size(cfg), number)
         model.train()
         optimizer = build_optimizer(cfg, model)
         ema = ModelEMA(model, decay=cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
@@ -130,15 +129,19 @@ def analyze(cfg: CfgNode) -> dict:
 def autoencoder_flops(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     """Stage 1; its losses, which are cheap beside the network, are left out."""
     autoencoder, size = model.autoencoder, cfg.INPUT.LDMSEG.IMAGE_SIZE
-    crop = cfg.INPUT.LDMSEG.TRAIN_SIZE or size
 
     def reconstruct(maps: Tensor) -> Tensor:
         return autoencoder.decode(autoencoder.encoder(maps)[:, : autoencoder.latent_channels])
 
+    seen, trained = (_encoder_input(autoencoder, s) for s in (size, _train_size(cfg)))
     return {
-        "inference": count_flops(reconstruct, _encoder_input(autoencoder, size))[0],
-        "training": count_flops(reconstruct, _encoder_input(autoencoder, crop), backward=True)[0],
+        "inference": count_flops(reconstruct, seen)[0],
+        "training": count_flops(reconstruct, trained, backward=True)[0],
     }
+
+
+def _train_size(cfg: CfgNode) -> int:
+    return cfg.INPUT.LDMSEG.TRAIN_SIZE or cfg.INPUT.LDMSEG.IMAGE_SIZE
 
 
 def _encoder_input(autoencoder: nn.Module, size: int) -> Tensor:
@@ -154,44 +157,39 @@ def ldmseg_flops(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, float], int]
     tasks are a sampling run each, but one of them is trained on a picture: there their autoencoders
     count by how often ``TASK_WEIGHTS`` draws them.
     """
-    ldmseg, test_size = cfg.MODEL.LDMSEG, cfg.INPUT.LDMSEG.IMAGE_SIZE
+    ldmseg = cfg.MODEL.LDMSEG
     names, joint = list(ldmseg.TASKS), ldmseg.TASK_MODE == "joint"
     networks = [model.depth_autoencoder if n == "depth" else model.autoencoder for n in names]
     t = torch.zeros(1, dtype=torch.int64, device="meta")
 
-    def see(photo: Tensor) -> Tensor:
-        grid, side = model.image_encoder(photo), latent_side(photo.shape[-1])
-        if ldmseg.DENOISER.CONDITIONING == "concat" and grid.shape[-1] != side:
-            grid = nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
-        return grid
-
-    def latent_side(size: int) -> int:
-        return size // ldmseg.AUTOENCODER.DOWNSAMPLE_FACTOR
-
     def inputs(size: int) -> tuple[Tensor, Tensor, Tensor]:
         """A photo, the denoiser's latents, one task's latents."""
-        side, channels = latent_side(size), ldmseg.AUTOENCODER.LATENT_CHANNELS
+        side = size // ldmseg.AUTOENCODER.DOWNSAMPLE_FACTOR
+        channels = ldmseg.AUTOENCODER.LATENT_CHANNELS
         shapes = (3, size), (channels * (len(names) if joint else 1), side), (channels, side)
         return tuple(torch.zeros(1, c, s, s, device="meta") for c, s in shapes)
 
-    photo, x, latents = inputs(test_size)
+    def see(photo: Tensor, like: Tensor) -> Tensor:
+        return nn.functional.interpolate(model.image_encoder(photo), size=like.shape[-2:])
+
+    photo, x, latents = inputs(cfg.INPUT.LDMSEG.IMAGE_SIZE)
     with torch.no_grad():
-        encode_photo, condition = count_flops(see, photo)
+        encode_photo, condition = count_flops(see, photo, x)
         step, _ = count_flops(model.denoiser, x, t, condition)
         inference = sum(count_flops(network.decode, latents)[0] for network in networks)
     forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if joint else len(names))
     inference += encode_photo + forwards * step
 
-    size = cfg.INPUT.LDMSEG.TRAIN_SIZE or test_size
+    size = _train_size(cfg)
     photo, x, latents = inputs(size)
     weights = list(ldmseg.TASK_WEIGHTS) or [1.0] * len(names)
     drawn = [1.0 if joint else weight / sum(weights) for weight in weights]
-    training, _ = count_flops(lambda: model.denoiser(x, t, see(photo)), backward=True)
+    training, _ = count_flops(lambda: model.denoiser(x, t, see(photo, x)), backward=True)
     with torch.no_grad():
-        forward, _ = count_flops(model.denoiser, x, t, see(photo))
+        forward, _ = count_flops(model.denoiser, x, t, see(photo, x))
         for share, network in zip(drawn, networks):
             training += share * count_flops(network.encoder, _encoder_input(network, size))[0]
-        if ldmseg.ID_ASSIGNMENT.startswith("matched") and "instance" in names:
+        if ldmseg.ID_ASSIGNMENT == "matched" and "instance" in names:
             share = drawn[names.index("instance")]
             training += forward + share * count_flops(model.autoencoder.decode, latents)[0]
     if ldmseg.DIFFUSION.SELF_CONDITIONING and ldmseg.DIFFUSION.SELF_CONDITIONING_PROB > 0:

@@ -41,7 +41,7 @@ PICKLE_HELP = """\
 If you trust where {path!r} comes from, write its tensors alone to a new file, in a container or \
 on a machine with nothing to lose:
   python -c "import torch; c = torch.load({path!r}, map_location='cpu', weights_only=False); \
-torch.save({{k: c[k] for k in {parts} if k in c}}, 'tensors.pt')"
+torch.save({{k: v for k, v in c.items() if k in {parts}}}, 'tensors.pt')"
 Then convert tensors.pt."""
 
 
