@@ -18,7 +18,7 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 # Enough that a fast machine does not end a training before it is killed.
-MAX_ITER = 80
+MAX_ITER = 50
 PATIENCE = 1200  # seconds: a bound for hangs, not for slow machines
 
 

@@ -45,10 +45,9 @@ def build_without_weights(cfg: CfgNode, device: str = "meta") -> nn.Module:
 
 
 def measure_memory(config_file: str, opts: list[str], what: str, number: int) -> float:
-    """Peak memory in bytes of "train" or "inference" with `number` pictures.
+    """Peak bytes of "train" or "inference" with `number` pictures in this, fresh, process.
 
-    It must be asked of a fresh process, since a process' peak never falls: on a CPU it is the
-    resident memory, libraries and all (Linux), on a GPU what torch allocated.
+    On a CPU it is the resident memory, libraries and all (Linux), on a GPU what torch allocated.
     """
     cfg = load_config(config_file, opts, freeze=False)
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
@@ -90,9 +89,7 @@ def _fake_batch(size: int, number: int) -> list[dict]:
     return [{**entry, "image_id": i} for i in range(number)]
 
 
-def count_flops(
-    function: Callable[..., Tensor], *args: Tensor, backward: bool = False
-) -> tuple[float, Tensor]:
+def count_flops(function: Callable, *args: Tensor, backward: bool = False) -> tuple[float, Tensor]:
     """Operations of ``function(*args)``, and of the way back, and its result."""
     # The counter knows the mathematics of attention, and not every fused kernel of it.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -172,10 +169,13 @@ def ldmseg_flops(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, float], int]
     def see(photo: Tensor, like: Tensor) -> Tensor:
         return nn.functional.interpolate(model.image_encoder(photo), size=like.shape[-2:])
 
+    def denoise(x: Tensor, condition: Tensor) -> Tensor:
+        return model.denoiser(x, t, condition=condition)
+
     photo, x, latents = inputs(cfg.INPUT.LDMSEG.IMAGE_SIZE)
     with torch.no_grad():
         encode_photo, condition = count_flops(see, photo, x)
-        step, _ = count_flops(model.denoiser, x, t, condition)
+        step, _ = count_flops(denoise, x, condition)
         inference = sum(count_flops(network.decode, latents)[0] for network in networks)
     forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if joint else len(names))
     inference += encode_photo + forwards * step
@@ -184,9 +184,9 @@ def ldmseg_flops(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, float], int]
     photo, x, latents = inputs(size)
     weights = list(ldmseg.TASK_WEIGHTS) or [1.0] * len(names)
     drawn = [1.0 if joint else weight / sum(weights) for weight in weights]
-    training, _ = count_flops(lambda: model.denoiser(x, t, see(photo, x)), backward=True)
+    training, _ = count_flops(lambda: denoise(x, see(photo, x)), backward=True)
     with torch.no_grad():
-        forward, _ = count_flops(model.denoiser, x, t, see(photo, x))
+        forward, _ = count_flops(denoise, x, see(photo, x))
         for share, network in zip(drawn, networks):
             training += share * count_flops(network.encoder, _encoder_input(network, size))[0]
         if ldmseg.ID_ASSIGNMENT == "matched" and "instance" in names:

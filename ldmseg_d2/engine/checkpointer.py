@@ -40,7 +40,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
     ) -> None:
         """
         Args:
-            model: wrapped in DistributedDataParallel or not.
             save_dir: a local folder.
             save_to_disk: None: in the main process only.
             before_save: called by :meth:`save` in every process, also those that do not write.
@@ -93,12 +92,8 @@ class LDMSegCheckpointer(DetectionCheckpointer):
                 no checkpoint, come from it again.
             resume: look for a checkpoint in ``save_dir``.
 
-        Returns:
-            As :meth:`load`.
-
         Raises:
-            FileNotFoundError, ValueError: as :meth:`load`; and where there are checkpoints but none
-                can be read.
+            FileNotFoundError, ValueError: as :meth:`load`; or no checkpoint can be read.
         """
         if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
@@ -118,16 +113,13 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         )
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights, and the state of the checkpointables.
+        """Load weights, and the state of the checkpointables; returns what else is in the file.
 
         Args:
             path: ``.pth`` or ``.safetensors``, local or whatever Detectron2's PathManager fetches;
                 models without ``frozen_prefixes`` also take Detectron2's ``.pkl``. Empty: nothing
                 is loaded.
             checkpointables: names of those to load; None: all.
-
-        Returns:
-            What the checkpoint holds besides.
 
         Raises:
             FileNotFoundError: there is no such file.

@@ -1,6 +1,7 @@
 """Reading a config file and command-line options, with one clear message for each mistake."""
 
 import difflib
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,12 +51,7 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
 
     Raises:
         FileNotFoundError: the file, or one that it inherits from, does not exist.
-        ConfigError: an unknown key, a value that does not fit, or a model of another repository
-            that cannot be imported.
-
-    Example:
-        >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
-        10
+        ConfigError: an unknown key or a value that does not fit.
     """
     if len(opts) % 2:
         raise ConfigError(
@@ -104,10 +100,7 @@ def changed_keys(cfg: CfgNode) -> dict[str, object]:
 
 
 def resolve_config_file(config_file: str) -> str:
-    """Find a config file from any current folder.
-
-    Returns a path that exists, or the URL as it is; FileNotFoundError lists where it looked.
-    """
+    """The path of a config file, found from any current folder, see :func:`load_config`."""
     if "://" in config_file:
         return config_file
     given = Path(config_file).expanduser()
@@ -184,6 +177,4 @@ def _leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
 
 
 def _lookup(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
+    return functools.reduce(lambda node, part: node[part], key.split("."), cfg)

@@ -46,10 +46,8 @@ class Sheet(NamedTuple):
         """All of it as one (H, W, 3) uint8 picture."""
         parts = [grid(self.rows, self.titles), *([] if self.strip is None else [self.strip])]
         width = max(part.shape[1] for part in parts)
-        padding = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
-        return np.concatenate(
-            [np.pad(part, pad, constant_values=255) for part, pad in zip(parts, padding)]
-        )
+        margins = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
+        return np.concatenate([np.pad(p, m, constant_values=255) for p, m in zip(parts, margins)])
 
 
 class Demo:
@@ -58,12 +56,9 @@ class Demo:
     def __init__(self, cfg: CfgNode, *, dataset: str | None = None, steps: bool = False) -> None:
         """
         Args:
-            cfg: of a model that takes photos.
+            cfg: of a model that takes photos; ValueError where it makes no segments of them.
             dataset: a registered data set whose metadata names and colours the classes.
             steps: ask the model for its intermediate predictions.
-
-        Raises:
-            ValueError: the model makes no segments of a photo.
         """
         name = cfg.MODEL.META_ARCHITECTURE
         if name in WITHOUT_SEGMENTS:

@@ -1,7 +1,6 @@
 """Hooks of the trainer: buffers, EMA, checkpoints, pictures."""
 
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +44,8 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
     def before_train(self) -> None:
         super().before_train()
         for path in sorted(Path(self.checkpointer.save_dir).glob("model_*.pth")):
-            number = re.fullmatch(r"model_(\d+)", path.stem)
-            if number and int(number[1]) < self.trainer.start_iter:
+            number = path.stem.removeprefix("model_")
+            if number.isdigit() and int(number) < self.trainer.start_iter:
                 self.recent_checkpoints.append(str(path))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
 
@@ -60,7 +60,6 @@ def convert_official_weights(
     serves as ``MODEL.WEIGHTS`` of LDMSeg.
 
     Args:
-        source: the published file.
         output: ends in ``.safetensors``; its folder is made if need be.
         config_file, opts: the model whose names and shapes the tensors must have.
         skip_unknown: leave out tensors that this model has no place for, instead of an error.
@@ -81,7 +80,13 @@ def convert_official_weights(
     weights: dict[str, Tensor] = {}
     report, problems = [], []
     for name, prefix in prefixes.items():
-        network = network_of(model, prefix)
+        try:
+            network = model.get_submodule(prefix[:-1])
+        except AttributeError as error:
+            raise ValueError(
+                f"The config's model has no {prefix[:-1]}: the published vae_image needs "
+                "MODEL.LDMSEG.IMAGE_ENCODER.NAME 'VAEImageEncoder'."
+            ) from error
         state = our_names(name, content[name])
         if skip_unknown:
             known = network.state_dict()
@@ -129,23 +134,7 @@ def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
             f"diffusion file has {', '.join(map(repr, DIFFUSION_PARTS))}; this one lacks "
             f"{', '.join(map(repr, missing))} and has {', '.join(map(repr, content)) or 'nothing'}"
         )
-    for name in prefixes:
-        state = content[name]
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise ValueError(f"{source!r}: {name!r} is no state dict of tensors")
     return prefixes
-
-
-def network_of(model: nn.Module, prefix: str) -> nn.Module:
-    """The part of a model under a prefix of its state dict."""
-    try:
-        return model.get_submodule(prefix[:-1])
-    except AttributeError as error:
-        raise ValueError(
-            f"The config's model has no {prefix[:-1]}: the published vae_image needs "
-            "MODEL.LDMSEG.IMAGE_ENCODER.NAME 'VAEImageEncoder', the unet MODEL.META_ARCHITECTURE "
-            "'LDMSeg'."
-        ) from error
 
 
 def our_names(part: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,12 +11,7 @@ from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
 FLAT_LINEAR = "WarmupFlatLinearLR"
-LR_SCHEDULERS = (
-    "WarmupCosineLR",
-    FLAT_LINEAR,
-    "WarmupMultiStepLR",
-    "WarmupStepWithFixedGammaLR",
-)
+LR_SCHEDULERS = ("WarmupCosineLR", FLAT_LINEAR, "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
 IMAGE_ENCODER = "image_encoder."
 
 
@@ -91,10 +86,7 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> float:
     """Layer-wise learning-rate decay of fine-tuning (BEiT, arXiv 2106.08254).
 
-    Args:
-        encoder: with ``num_layers`` and ``layer_of(parameter_name)``, see ImageEncoder.
-        parameter_name: inside of the encoder.
-        decay: in (0, 1]; 1 is off. The result is decay ^ (num_layers - 1 - layer): 1 at the top.
+    It is decay ^ (num_layers - 1 - layer), with the encoder's ``num_layers`` and ``layer_of``.
     """
     if decay == 1.0:
         return 1.0

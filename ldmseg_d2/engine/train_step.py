@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import AMPTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
@@ -46,7 +46,7 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
     random.seed(int(low))
 
 
-class TrainStep(SimpleTrainer):
+class TrainStep(AMPTrainer):
     """Detectron2's training step, with mixed precision, clipping by the full norm, and seeds.
 
     The checks for numbers that are not finite come before the optimizer, on all processes alike,
@@ -76,16 +76,16 @@ class TrainStep(SimpleTrainer):
             accumulation_steps: into how many micro-batches, one after the other, this process'
                 batch is divided; the gradients are those of the mean of their losses.
         """
-        # The loader comes with the first iteration's number: see Trainer.
-        super().__init__(model, None, optimizer)
         self.device_type = torch.device(device).type
+        # Does nothing in the other precisions.
+        scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
+        # The loader comes with the first iteration's number: see Trainer.
+        super().__init__(model, None, optimizer, grad_scaler=scaler)
         self.dtype = dtype
         self.max_grad_norm = max_grad_norm
         self.seed = seed
         self.accumulation_steps = accumulation_steps
         self.batch: list[dict[str, Any]] = []
-        # Does nothing in the other precisions.
-        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
         """Do one iteration; raises FloatingPointError before the weights would be spoilt."""
@@ -104,16 +104,6 @@ class TrainStep(SimpleTrainer):
         # With float16 it skips the step where the scaled gradients overflowed.
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Iteration, optimizer and, with float16, the scale of the loss."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a :meth:`state_dict`, also one of another precision."""
-        super().load_state_dict(state_dict)
-        if state_dict.get("grad_scaler"):
-            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _accumulate_gradients(self) -> dict[str, torch.Tensor]:
         """Forward and backward over all micro-batches; returns the means of their losses."""

@@ -88,11 +88,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``.
-
-        Raises:
-            FileNotFoundError, ValueError: the weights are not there or do not fit.
-        """
+        """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``."""
         has_checkpoint = self.checkpointer.has_checkpoint()
         if has_checkpoint and not resume:
             logger.warning(
@@ -159,10 +155,7 @@ class Trainer(DefaultTrainer):
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Console with time left, ``metrics.json``, TensorBoard.
-
-        From ``metrics.json`` a resumed training first removes what came after its checkpoint.
-        """
+        """Console, TensorBoard, and ``metrics.json``, without what came after the checkpoint."""
         trim_metrics(Path(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
@@ -185,9 +178,8 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
         """Evaluate a model on ``DATASETS.TEST``, see Detectron2's.
 
-        Returns:
-            In the main process task to metric to value; for several data sets, one such dict for
-            each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
+        The main process gets task to metric to value; for several data sets, one such dict for
+        each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
         """
         if not cfg.DATASETS.TEST:
             logger.warning("DATASETS.TEST is empty: there is nothing to evaluate on.")
@@ -206,15 +198,12 @@ class Trainer(DefaultTrainer):
 
 
 def _in_ddp(model: nn.Module, device: str) -> nn.Module:
-    """The model in DistributedDataParallel where there are several processes.
-
-    Its attribute ``find_unused_parameters``, where true, makes DDP look for parameters without
-    gradient in every iteration, which costs time.
-    """
+    """The model in DistributedDataParallel where there are several processes."""
     return create_ddp_model(
         model,
         device_ids=[torch.cuda.current_device()] if device.startswith("cuda") else None,
         broadcast_buffers=False,
+        # Looking for them in every iteration costs time.
         find_unused_parameters=getattr(model, "find_unused_parameters", False),
         gradient_as_bucket_view=True,
     )

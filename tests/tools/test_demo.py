@@ -109,7 +109,6 @@ def test_bad_files_are_named_and_the_others_go_on(run, photos, tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["{photos}/none*"], "no photo at"),
         (["{photos}", "--opts", "INPUT.LDMSEG.IMAGE_SIZ", "3"], "IMAGE_SIZ"),
         (["{photos}", "--steps", "--opts", "SEED", "666"], "has no denoising steps"),
         (
