@@ -92,12 +92,10 @@ def encoder_of(path: str, *opts: str) -> tuple[str, dict]:
     [
         # The same class: its options add up.
         (["A", "A", ""], ("A", {"X": 1, "Y": 2, "Z": 3})),
-        (["A", "", ""], ("A", {"X": 1, "Y": 2, "Z": 3})),
         # Another class starts without those that were there, wherever in the chain it comes.
         (["A", "B", ""], ("B", {"Y": 2, "Z": 3})),
         (["A", "A", "B"], ("B", {"Z": 3})),
         (["A", "B", "A"], ("A", {"Z": 3})),
-        (["", "", "A"], ("A", {"Z": 3})),
     ],
 )
 def test_options_belong_to_the_named_class(chain, levels, expected):
@@ -107,11 +105,9 @@ def test_options_belong_to_the_named_class(chain, levels, expected):
 
 
 def test_options_on_the_command_line_belong_to_the_class_named_there(chain):
-    path = chain(encoder("A", X=1), "", "")
-    assert encoder_of(path, f"{ENCODER}.NAME", "A") == ("A", {"X": 1})
-    assert encoder_of(path, f"{ENCODER}.NAME", "B") == ("B", {})
-    new = [f"{ENCODER}.OPTIONS.Y", "2"]
-    name = [f"{ENCODER}.NAME", "B"]
+    path = chain(encoder("A", X=1))
+    name, new = [f"{ENCODER}.NAME", "B"], [f"{ENCODER}.OPTIONS.Y", "2"]
+    assert encoder_of(path, *name) == ("B", {})
     for opts in (new + name, name + new):
         assert encoder_of(path, *opts) == ("B", {"Y": 2})
     assert encoder_of(path, *new) == ("A", {"X": 1, "Y": 2})

@@ -9,7 +9,7 @@ from load_tool import load_tool
 from safetensors.torch import load_file
 
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
-from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG, convert_official_weights
+from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG
 from ldmseg_d2.meta_arch import ldmseg
 
 tool = load_tool("convert_official_weights")
@@ -83,11 +83,6 @@ def load_as_train_net(path):
     return model.eval()
 
 
-def batch_of_two():
-    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
-    return [{"image": image + i, "image_id": i, "height": 97, "width": 113} for i in range(2)]
-
-
 @torch.no_grad()
 def test_converted_weights_reproduce_the_reference(converted, reference, image_vae, monkeypatch):
     model = load_as_train_net(converted)
@@ -97,14 +92,15 @@ def test_converted_weights_reproduce_the_reference(converted, reference, image_v
     # The fixture's photo latents and noise; everything else is the model's own.
     monkeypatch.setattr(model, "encode_images", lambda inputs: reference["image_latents"])
     monkeypatch.setattr(ldmseg, "initial_noise", lambda *args: reference["noise"])
-    outputs = model(batch_of_two())
+    image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    outputs = model([{"image": image, "image_id": i, "height": 97, "width": 113} for i in (0, 1)])
     for image, output in enumerate(outputs):
         panoptic, segments_info = output["panoptic_seg"]
         assert torch.equal(panoptic, reference[f"panoptic_logits_{image}"])
         assert {s["id"] for s in segments_info} == set(panoptic.unique().tolist()) - {0}
 
 
-def test_module_prefix_and_old_attention_names(published, converted, tmp_path):
+def test_module_prefix_and_old_attention_names(published, converted, tmp_path, capsys):
     """DistributedDataParallel's prefix, and diffusers' names of the VAE's attention before 0.15."""
     content = with_module_prefix(published)
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -115,6 +111,10 @@ def test_module_prefix_and_old_attention_names(published, converted, tmp_path):
     assert "module.encoder.mid_block.attentions.0.query.weight" in content["vae_image"]
     torch.save({f"module.{key}": value for key, value in content.items()}, tmp_path / "in.pt")
     tool.main([str(tmp_path / "in.pt"), str(tmp_path / "out.safetensors"), *OPTIONS])
+    lines, number = capsys.readouterr().out.splitlines(), len(published["unet"])
+    assert lines[0] == "vae_semseg -> autoencoder.*: 34 of 34 tensors, 2.02M values"
+    assert lines[1].startswith(f"unet -> denoiser.unet.*: {number} of {number} tensors, ")
+    assert lines[3] == "not looked at: epoch, optimizer"
     expected, found = load_file(converted), load_file(tmp_path / "out.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in found)
@@ -126,11 +126,7 @@ def test_autoencoder_file(published, tmp_path, wrap):
     content = wrap({"vae": published["vae_semseg"], "iteration": 7})
     torch.save(content, tmp_path / "in.pt")
     output = tmp_path / "out.safetensors"
-    lines = convert_official_weights(str(tmp_path / "in.pt"), output)
-    number = len(published["vae_semseg"])
-    assert lines[0].startswith(f"vae -> autoencoder.*: {number} of {number} tensors, ")
-    assert lines[1:] == ["not looked at: iteration"]
-
+    tool.main([str(tmp_path / "in.pt"), str(output)])
     cfg = load_config("configs/coco/autoencoder_coco.yaml", ["MODEL.DEVICE", "cpu"])
     stage1 = Trainer.build_model(cfg)
     LDMSegCheckpointer(stage1).load(str(output))
@@ -139,18 +135,6 @@ def test_autoencoder_file(published, tmp_path, wrap):
     for key, value in published["vae_semseg"].items():
         assert torch.equal(stage1.autoencoder.state_dict()[key], value)
         assert torch.equal(stage2.autoencoder.state_dict()[key], value)
-
-
-def test_the_command_reports_what_it_mapped(published, tmp_path, capsys):
-    torch.save(published, tmp_path / "in.pt")
-    output = tmp_path / "out.safetensors"
-    tool.main([str(tmp_path / "in.pt"), str(output), *OPTIONS])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "vae_semseg -> autoencoder.*: 34 of 34 tensors, 2.02M values"
-    number = len(published["unet"])
-    assert lines[1].startswith(f"unet -> denoiser.unet.*: {number} of {number} tensors, ")
-    assert lines[2].startswith("vae_image -> image_encoder.vae.*: ")
-    assert lines[3:] == ["not looked at: epoch, optimizer", f"written: {output}"]
 
 
 def change(content, part, **tensors):
@@ -181,13 +165,9 @@ def test_files_that_do_not_fit(published, tmp_path, spoil, message):
     with pytest.raises(SystemExit, match=rf"(?s)convert_official_weights.py: error: .*{message}"):
         tool.main([str(tmp_path / "in.pt"), str(output), *OPTIONS])
     assert not output.exists()
-
-
-def test_unknown_tensors_can_be_left_out(published, tmp_path):
-    torch.save(change(published, "unet", stranger=torch.zeros(2)), tmp_path / "in.pt")
-    output = tmp_path / "out.safetensors"
-    tool.main([str(tmp_path / "in.pt"), str(output), "--skip-unknown", *OPTIONS])
-    assert "denoiser.unet.stranger" not in load_file(output)
+    if "not in the model" in message:
+        tool.main([str(tmp_path / "in.pt"), str(output), "--skip-unknown", *OPTIONS])
+        assert "denoiser.unet.stranger" not in load_file(output)
 
 
 def test_a_file_that_needs_pickle_is_explained_and_not_run(published, tmp_path, monkeypatch):
