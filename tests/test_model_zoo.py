@@ -2,7 +2,6 @@
 
 import pytest
 from detectron2.utils.file_io import PathManager
-from safetensors import safe_open
 
 from ldmseg_d2 import model_zoo
 from ldmseg_d2.data import register_all
@@ -26,10 +25,7 @@ def test_every_model_has_a_bar_to_clear():
 @pytest.mark.parametrize("name", sorted(LEAST))
 def test_card_and_weights(name):
     card = model_zoo.get_card(name)
-    path = PathManager.get_local_path(card["weights"])
-    with safe_open(path, "pt") as file:
-        assert len(file.keys()) > 10
-    with open(path, "rb") as file:
+    with open(PathManager.get_local_path(card["weights"]), "rb") as file:
         assert len(file.read()) < 16 * 2**20
     assert card["training"]["commands"] and card["training"]["device"]
     assert not model_zoo.get(name).training

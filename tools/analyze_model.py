@@ -10,17 +10,16 @@ is what weights, gradients, optimizer and averaged weights need at least.
 """
 
 import argparse
-import json
 import os
-import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from detectron2.config import CfgNode
 
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.analysis import analyze
-from ldmseg_d2.engine.peak_memory import measure_here
+from ldmseg_d2.engine.analysis import analyze, measure_memory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- written by tools/analyze_model.py -->", "<!-- end -->"
@@ -33,14 +32,10 @@ HEADER = """\
 | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def measure(config_file: str, opts: list[str], what: str, number: int) -> float:
-    """Peak bytes of "train" or "inference" with `number` pictures, in a process of its own."""
-    command = [sys.executable, __file__, "--config-file", config_file]
-    command += ["--measure", what, "--batch", str(number), *opts]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"measuring {config_file} failed:\n{result.stderr[-2000:]}")
-    return json.loads(result.stdout.splitlines()[-1])["peak_bytes"]
+def measure(*args) -> float:
+    """:func:`measure_memory` in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_memory, *args).result()
 
 
 def row(config_file: str, opts: list[str], cfg: CfgNode, *, run: bool) -> str:
@@ -74,14 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config-file", nargs="+", help="default: the shipped ones")
     parser.add_argument("--write", metavar="PAGE", help="put the table between PAGE's markers")
     parser.add_argument("--no-run", action="store_true", help="do not measure memory")
-    parser.add_argument("--measure", choices=("train", "inference"), help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     args = parser.parse_args(argv)
-    if args.measure:
-        cfg = load_config(args.config_file[0], args.opts)
-        print(json.dumps({"peak_bytes": measure_here(cfg, args.measure, args.batch)}))
-        return
     shipped = sorted(str(p) for p in REPOSITORY.glob("configs/*/*.yaml") if "Base" not in p.name)
     lines = [HEADER]
     for path in args.config_file or shipped:

@@ -17,23 +17,7 @@ configs/coco/autoencoder_coco.yaml.
 import argparse
 import sys
 
-from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG, Conversion, convert_official_weights
-
-
-def report(conversion: Conversion) -> list[str]:
-    """What was mapped and what was left out, a line each."""
-    lines = []
-    for part in conversion.parts:
-        millions = part.num_values / 1e6
-        lines.append(
-            f"{part.name} -> {part.prefix}*: {part.num_tensors} tensors, {millions:.2f}M values"
-        )
-        if part.not_used:
-            tops = sorted({key.partition(".")[0] for key in part.not_used})
-            lines.append(f"  left out: {len(part.not_used)} tensors under {', '.join(tops)}")
-    if conversion.ignored:
-        lines.append(f"not looked at: {', '.join(conversion.ignored)}")
-    return lines
+from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG, convert_official_weights
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -52,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("opts", nargs="*", help="config options, KEY VALUE ...")
     args = parser.parse_intermixed_args(argv)
     try:
-        conversion = convert_official_weights(
+        lines = convert_official_weights(
             args.input,
             args.output,
             config_file=args.config_file,
@@ -61,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"convert_official_weights.py: error: {error}")
-    print("\n".join([*report(conversion), f"written: {args.output}"]))
+    print("\n".join([*lines, f"written: {args.output}"]))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from PIL import Image
 import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.data import dataset_dicts_with_depth
 from ldmseg_d2.engine import load_config
-from ldmseg_d2.engine.demo import Demo, DemoError
+from ldmseg_d2.engine.demo import Demo
 from ldmseg_d2.visualization import fit, grid
 
 logger = logging.getLogger("ldmseg_d2.demo")
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         for problem in problems:
             logger.error(problem)
         failures = segment_all(demo, records, args.output)
-    except (DemoError, ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         # str() of a KeyError quotes its message.
         logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
         return 1

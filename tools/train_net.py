@@ -23,7 +23,7 @@ from detectron2.utils.logger import setup_logger
 
 import ldmseg_d2  # registers models and data sets
 from ldmseg_d2.engine import LaunchError, LDMSegCheckpointer, Trainer, launch, load_config
-from ldmseg_d2.engine.config_reader import changed_keys, check_datasets
+from ldmseg_d2.engine.config_reader import changed_keys
 
 USER_ERRORS = (FileNotFoundError, ValueError, KeyError)
 # Set to see where a user error comes from.
@@ -37,7 +37,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
         FileNotFoundError, ConfigError: the config is not right.
     """
     cfg = load_config(args.config_file, args.opts)
-    check_datasets(cfg)
     rank = comm.get_rank()
     # No colour codes in files.
     color = sys.stdout.isatty()

@@ -30,8 +30,7 @@ def add_solver_config(cfg: CN) -> None:
     # MAX_ITER, then linear to zero. Detectron2's other names work as well.
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupCosineLR"
     cfg.SOLVER.FLAT_FRACTION = 0.6
-    # Clipping. CLIP_TYPE "full_model" clips the norm over all parameters together, which
-    # Detectron2 itself does not offer ("value" and "norm" act on each parameter alone).
+    # Clipping of the Euclidean norm over all parameters together: CLIP_TYPE is "full_model".
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1.0

@@ -1,12 +1,14 @@
-"""What a config takes: parameters, operations and the least memory of a training.
+"""What a config takes: parameters, operations and memory, without its pretrained weights.
 
 Operations count a multiplication and an addition as two (2 x MAC), in convolutions, linear layers
 and attention. They are counted on torch's meta device, where tensors have shapes but no values, so
-that a model of any size can be asked about. Pretrained weights are never loaded.
+that a model of any size can be asked about.
 """
 
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
@@ -17,34 +19,77 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
 
+from .config_reader import load_config
+from .ema import ModelEMA
+from .optimizer import build_optimizer
+from .train_step import PRECISIONS
+
 # Bytes of a trained parameter in float32: weight, gradient, AdamW's two averages.
 BYTES_TRAINED = 16
 
 
-def without_weights(cfg: CfgNode) -> CfgNode:
-    """The same networks, with random weights: nothing is downloaded or read."""
+def build_without_weights(cfg: CfgNode, device: str = "meta") -> nn.Module:
+    """The model of a config with random weights: nothing is downloaded or read."""
     cfg = cfg.clone()
     cfg.defrost()
-    _forget_files(cfg.MODEL)
-    cfg.MODEL.LDMSEG.DENOISER.COMPILE = False
-    encoder = cfg.MODEL.LDMSEG.IMAGE_ENCODER
+    ldmseg, cfg.MODEL.DEVICE = cfg.MODEL.LDMSEG, device
+    cfg.MODEL.WEIGHTS = ldmseg.AUTOENCODER.WEIGHTS = ldmseg.DEPTH.AUTOENCODER.WEIGHTS = ""
+    ldmseg.DENOISER.PRETRAINED = ""
+    ldmseg.DENOISER.COMPILE = False
+    encoder = ldmseg.IMAGE_ENCODER
     parameters = inspect.signature(IMAGE_ENCODER_REGISTRY.get(encoder.NAME).__init__).parameters
     if "pretrained" in parameters:
         encoder.OPTIONS.PRETRAINED = "" if parameters["pretrained"].default == "" else False
-    return cfg
+    with torch.device(device):
+        return build_model(cfg)
 
 
-def _forget_files(node: CfgNode) -> None:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            _forget_files(value)
-        elif key in ("WEIGHTS", "PRETRAINED") and isinstance(value, str):
-            node[key] = ""
+def measure_memory(config_file: str, opts: list[str], what: str, number: int) -> float:
+    """Peak bytes of "train" or "inference" with `number` pictures in this, fresh, process.
+
+    On a CPU it is the resident memory, libraries and all (Linux), on a GPU what torch allocated.
+    """
+    cfg = load_config(config_file, opts, freeze=False)
+    cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
+    amp, cuda = cfg.SOLVER.AMP, cfg.MODEL.DEVICE.startswith("cuda")
+    model = build_without_weights(cfg, cfg.MODEL.DEVICE)
+    if what == "inference":
+        with torch.no_grad():
+            model.eval()(_fake_batch(cfg.INPUT.LDMSEG.IMAGE_SIZE, number))
+    else:
+        batch = _fake_batch(_train_size(cfg), number)
+        model.train()
+        optimizer = build_optimizer(cfg, model)
+        ema = ModelEMA(model, decay=cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
+        for _ in range(2):  # the second one finds the optimizer's state in place
+            optimizer.zero_grad(set_to_none=True)
+            enabled = amp.ENABLED and cuda
+            with torch.autocast(model.device.type, PRECISIONS[amp.PRECISION], enabled=enabled):
+                losses = model(batch)
+            sum(losses.values()).backward()
+            optimizer.step()
+            if ema:
+                ema.update(model)
+    if cuda:
+        return float(torch.cuda.max_memory_allocated())
+    # Not getrusage's peak, which a process inherits from the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * float(re.search(r"VmHWM:\s*(\d+)", status)[1])
 
 
-def count_flops(
-    function: Callable[..., Tensor], *args: Tensor, backward: bool = False
-) -> tuple[float, Tensor]:
+def _fake_batch(size: int, number: int) -> list[dict]:
+    """Grey pictures with two segments of class 0 on a plane."""
+    ids = torch.ones(size, size, dtype=torch.int64)
+    ids[: size // 2] = 2
+    image = torch.full((3, size, size), 127, dtype=torch.uint8)
+    depth = torch.linspace(2, 1, size)[:, None].expand(size, size).contiguous()
+    entry = {"image": image, "segment_ids": ids, "height": size, "width": size, "depth": depth}
+    entry["sem_seg"] = torch.zeros_like(ids)
+    entry["segments_info"] = [{"id": i, "category_id": 0, "isthing": False} for i in (1, 2)]
+    return [{**entry, "image_id": i} for i in range(number)]
+
+
+def count_flops(function: Callable, *args: Tensor, backward: bool = False) -> tuple[float, Tensor]:
     """Operations of ``function(*args)``, and of the way back, and its result."""
     # The counter knows the mathematics of attention, and not every fused kernel of it.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -64,10 +109,7 @@ def analyze(cfg: CfgNode) -> dict:
         ``least_bytes``: weights, gradients, AdamW's state and the averaged weights, without
         activations.
     """
-    cfg = without_weights(cfg)
-    cfg.MODEL.DEVICE = "meta"
-    with torch.device("meta"):
-        model = build_model(cfg)
+    model = build_without_weights(cfg)
     counts = {}
     for name, part in model.named_children():
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
@@ -84,15 +126,19 @@ def analyze(cfg: CfgNode) -> dict:
 def autoencoder_flops(cfg: CfgNode, model: nn.Module) -> dict[str, float]:
     """Stage 1; its losses, which are cheap beside the network, are left out."""
     autoencoder, size = model.autoencoder, cfg.INPUT.LDMSEG.IMAGE_SIZE
-    crop = cfg.INPUT.LDMSEG.TRAIN_SIZE or size
 
     def reconstruct(maps: Tensor) -> Tensor:
         return autoencoder.decode(autoencoder.encoder(maps)[:, : autoencoder.latent_channels])
 
+    seen, trained = (_encoder_input(autoencoder, s) for s in (size, _train_size(cfg)))
     return {
-        "inference": count_flops(reconstruct, _encoder_input(autoencoder, size))[0],
-        "training": count_flops(reconstruct, _encoder_input(autoencoder, crop), backward=True)[0],
+        "inference": count_flops(reconstruct, seen)[0],
+        "training": count_flops(reconstruct, trained, backward=True)[0],
     }
+
+
+def _train_size(cfg: CfgNode) -> int:
+    return cfg.INPUT.LDMSEG.TRAIN_SIZE or cfg.INPUT.LDMSEG.IMAGE_SIZE
 
 
 def _encoder_input(autoencoder: nn.Module, size: int) -> Tensor:
@@ -108,44 +154,42 @@ def ldmseg_flops(cfg: CfgNode, model: nn.Module) -> tuple[dict[str, float], int]
     tasks are a sampling run each, but one of them is trained on a picture: there their autoencoders
     count by how often ``TASK_WEIGHTS`` draws them.
     """
-    ldmseg, test_size = cfg.MODEL.LDMSEG, cfg.INPUT.LDMSEG.IMAGE_SIZE
+    ldmseg = cfg.MODEL.LDMSEG
     names, joint = list(ldmseg.TASKS), ldmseg.TASK_MODE == "joint"
     networks = [model.depth_autoencoder if n == "depth" else model.autoencoder for n in names]
     t = torch.zeros(1, dtype=torch.int64, device="meta")
 
-    def see(photo: Tensor) -> Tensor:
-        grid, side = model.image_encoder(photo), latent_side(photo.shape[-1])
-        if ldmseg.DENOISER.CONDITIONING == "concat" and grid.shape[-1] != side:
-            grid = nn.functional.interpolate(grid, size=(side, side), mode="bilinear")
-        return grid
-
-    def latent_side(size: int) -> int:
-        return size // ldmseg.AUTOENCODER.DOWNSAMPLE_FACTOR
-
     def inputs(size: int) -> tuple[Tensor, Tensor, Tensor]:
         """A photo, the denoiser's latents, one task's latents."""
-        side, channels = latent_side(size), ldmseg.AUTOENCODER.LATENT_CHANNELS
+        side = size // ldmseg.AUTOENCODER.DOWNSAMPLE_FACTOR
+        channels = ldmseg.AUTOENCODER.LATENT_CHANNELS
         shapes = (3, size), (channels * (len(names) if joint else 1), side), (channels, side)
         return tuple(torch.zeros(1, c, s, s, device="meta") for c, s in shapes)
 
-    photo, x, latents = inputs(test_size)
+    def see(photo: Tensor, like: Tensor) -> Tensor:
+        return nn.functional.interpolate(model.image_encoder(photo), size=like.shape[-2:])
+
+    def denoise(x: Tensor, condition: Tensor) -> Tensor:
+        return model.denoiser(x, t, condition=condition)
+
+    photo, x, latents = inputs(cfg.INPUT.LDMSEG.IMAGE_SIZE)
     with torch.no_grad():
-        encode_photo, condition = count_flops(see, photo)
-        step, _ = count_flops(model.denoiser, x, t, condition)
+        encode_photo, condition = count_flops(see, photo, x)
+        step, _ = count_flops(denoise, x, condition)
         inference = sum(count_flops(network.decode, latents)[0] for network in networks)
     forwards = ldmseg.SAMPLER.NUM_INFERENCE_STEPS * (1 if joint else len(names))
     inference += encode_photo + forwards * step
 
-    size = cfg.INPUT.LDMSEG.TRAIN_SIZE or test_size
+    size = _train_size(cfg)
     photo, x, latents = inputs(size)
     weights = list(ldmseg.TASK_WEIGHTS) or [1.0] * len(names)
     drawn = [1.0 if joint else weight / sum(weights) for weight in weights]
-    training, _ = count_flops(lambda: model.denoiser(x, t, see(photo)), backward=True)
+    training, _ = count_flops(lambda: denoise(x, see(photo, x)), backward=True)
     with torch.no_grad():
-        forward, _ = count_flops(model.denoiser, x, t, see(photo))
+        forward, _ = count_flops(denoise, x, see(photo, x))
         for share, network in zip(drawn, networks):
             training += share * count_flops(network.encoder, _encoder_input(network, size))[0]
-        if ldmseg.ID_ASSIGNMENT.startswith("matched") and "instance" in names:
+        if ldmseg.ID_ASSIGNMENT == "matched" and "instance" in names:
             share = drawn[names.index("instance")]
             training += forward + share * count_flops(model.autoencoder.decode, latents)[0]
     if ldmseg.DIFFUSION.SELF_CONDITIONING and ldmseg.DIFFUSION.SELF_CONDITIONING_PROB > 0:

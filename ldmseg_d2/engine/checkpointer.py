@@ -1,13 +1,10 @@
 """Checkpoints that leave frozen networks out, load strictly, and survive a kill while saving."""
 
-import math
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
@@ -29,7 +26,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
 
     A model with the attribute ``frozen_prefixes`` (a tuple of state-dict prefixes, possibly empty)
     is saved without the keys under them, and every other key must fit when it is loaded. Models
-    without it, such as Detectron2's own, load as Detectron2 loads them.
+    without it, such as Detectron2's own, load as Detectron2 loads them: loosely.
     """
 
     def __init__(
@@ -43,7 +40,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
     ) -> None:
         """
         Args:
-            model: wrapped in DistributedDataParallel or not.
             save_dir: a local folder.
             save_to_disk: None: in the main process only.
             before_save: called by :meth:`save` in every process, also those that do not write.
@@ -54,19 +50,12 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         self.is_strict = hasattr(self.model, "frozen_prefixes")
         self.frozen_prefixes = tuple(getattr(self.model, "frozen_prefixes", ()))
         self.before_save = before_save
-        self._takes_ema = False
-        # What `resume_or_load` has read already: (path, content).
-        self._read: tuple[str, dict[str, Any]] | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``NAME.pth``, then name it in the file ``last_checkpoint``.
+        """Write ``NAME.pth`` with `kwargs` in it, then name it in the file ``last_checkpoint``.
 
         Both are complete or as they were before, whenever the process is killed. All processes
         must call this; the main one writes.
-
-        Args:
-            name: of the file, without ``.pth``.
-            kwargs: more to save, for instance the iteration.
         """
         if not self.save_dir:
             return
@@ -80,7 +69,7 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         os.makedirs(self.save_dir, exist_ok=True)
         with open(f"{path}.tmp", "wb") as file:
-            torch.save(to_plain(data), file)
+            torch.save(data, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(f"{path}.tmp", path)
@@ -91,10 +80,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
         path = os.path.join(self.save_dir, "last_checkpoint")
         Path(f"{path}.tmp").write_text(last_filename_basename, encoding="utf-8")
         os.replace(f"{path}.tmp", path)
-
-    def has_checkpoint(self) -> bool:
-        """Whether ``save_dir`` holds a checkpoint, be it damaged."""
-        return bool(self._list_checkpoints())
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Continue from the newest checkpoint in ``save_dir`` that can be read, or load weights.
@@ -107,61 +92,34 @@ class LDMSegCheckpointer(DetectionCheckpointer):
                 no checkpoint, come from it again.
             resume: look for a checkpoint in ``save_dir``.
 
-        Returns:
-            As :meth:`load`.
-
         Raises:
-            FileNotFoundError, ValueError: as :meth:`load`; and where there are checkpoints but none
-                can be read.
+            FileNotFoundError, ValueError: as :meth:`load`; or no checkpoint can be read.
         """
-        candidates = self._list_checkpoints() if resume else []
-        if not candidates:
+        if not (resume and self.has_checkpoint()):
             return self.load(path, checkpointables=[])
-        for candidate in candidates:
+        for candidate in self._list_checkpoints():
             try:
-                self._read = candidate, read_checkpoint(candidate)
+                checkpoint = read_checkpoint(candidate)
             except (FileNotFoundError, ValueError) as error:
                 self.logger.warning("Passing over a checkpoint that is not whole: %s", error)
                 continue
-            try:
-                rest = self.load(candidate)
-            finally:
-                self._read = None
+            self.logger.info("Resuming from %s ...", candidate)
+            rest = self._restore(checkpoint, candidate, list(self.checkpointables))
             self._load_frozen_parts(path)
             return rest
         raise ValueError(
-            f"None of the checkpoints in {self.save_dir} can be read: {', '.join(candidates)}. "
-            "Delete them, or train in another OUTPUT_DIR."
+            f"None of the checkpoints in {self.save_dir} can be read. Delete them, or train in "
+            "another OUTPUT_DIR."
         )
 
-    def _list_checkpoints(self) -> list[str]:
-        """Checkpoints in ``save_dir``, the one to resume from first, whether they are whole or not.
-
-        First what ``last_checkpoint`` names, then the others from the newest on: of the numbered
-        ones only those with lower numbers, as higher ones are of a training that was overwritten.
-        """
-        folder = Path(self.save_dir)
-        named = self.get_checkpoint_file() if (folder / "last_checkpoint").is_file() else ""
-        last = _iteration(os.path.basename(named))
-        others = [
-            path
-            for path in (folder.glob("model_*.pth") if self.save_dir else ())
-            if str(path) != named and (last is None or _iteration(path.name, math.inf) < last)
-        ]
-        others.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-        return [*([named] if os.path.basename(named) else []), *map(str, others)]
-
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights, and the state of the checkpointables.
+        """Load weights, and the state of the checkpointables; returns what else is in the file.
 
         Args:
             path: ``.pth`` or ``.safetensors``, local or whatever Detectron2's PathManager fetches;
                 models without ``frozen_prefixes`` also take Detectron2's ``.pkl``. Empty: nothing
                 is loaded.
             checkpointables: names of those to load; None: all.
-
-        Returns:
-            What the checkpoint holds besides.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -171,16 +129,31 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self.logger.info("No weights to load: the model keeps its initial ones.")
             return {}
         names = list(self.checkpointables) if checkpointables is None else checkpointables
-        self._takes_ema = not names
-        if not self.is_strict and not path.endswith(".safetensors"):
-            return self._load_as_detectron2(path, names)
-        self.logger.info("Loading %s ...", path)
-        checkpoint = self._torch_load(path)
+        if self.is_strict or path.endswith((".pth", ".safetensors")):
+            self.logger.info("Loading %s ...", path)
+            return self._restore(read_checkpoint(path), path, names)
+        # Detectron2 understands "file.pkl?matching_heuristics=True".
+        if not os.path.isfile(self.path_manager.get_local_path(path.partition("?")[0])):
+            raise FileNotFoundError(f"No weights at {path!r}: there is no such file.")
+        return super().load(path, names)
+
+    def _list_checkpoints(self) -> list[str]:
+        """What ``last_checkpoint`` names, then the others from the newest on, whole or not."""
+        named = self.get_checkpoint_file()
+        others = Path(self.save_dir).glob("model_*.pth")
+        others = sorted(others, key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True)
+        return [
+            *([named] if os.path.basename(named) else []),
+            *(str(other) for other in others if str(other) != named),
+        ]
+
+    def _restore(self, checkpoint: dict[str, Any], path: str, names: list[str]) -> dict[str, Any]:
+        """Take what :func:`read_checkpoint` found at `path`; returns what is left of it."""
+        state = select_weights(checkpoint, source=path, prefer_ema=not names)
         if self.is_strict:
-            state = select_weights(checkpoint, source=path, prefer_ema=self._takes_ema)
             load_into(self.model, state, source=path, ignore_missing=self.frozen_prefixes)
         else:
-            self._log_incompatible_keys(self._load_model(checkpoint))
+            self._log_incompatible_keys(self._load_model({"model": dict(state)}))
         for name in names:
             if name in checkpoint:
                 self.checkpointables[name].load_state_dict(checkpoint[name])
@@ -198,47 +171,6 @@ class LDMSegCheckpointer(DetectionCheckpointer):
             self.logger.info("Loading the frozen networks from %s ...", path)
             load_into(self.model, {**self.model.state_dict(), **frozen}, source=path)
 
-    def _load_as_detectron2(self, path: str, names: list[str]) -> dict[str, Any]:
-        """Detectron2's loading, which matches names loosely and only warns of what is missing."""
-        # Detectron2 understands "file.pkl?matching_heuristics=True".
-        if not os.path.isfile(self.path_manager.get_local_path(path.partition("?")[0])):
-            raise FileNotFoundError(f"No weights at {path!r}: there is no such file.")
-        try:
-            return super().load(path, names)
-        finally:
-            # Detectron2 leaves this set after an error, and then refuses the next load.
-            self._parsed_url_during_load = None
-
     def _torch_load(self, f: str) -> dict[str, Any]:
-        """Read a checkpoint, unless that has been done; called by Detectron2's ``_load_file``."""
-        return self._read[1] if self._read and self._read[0] == f else read_checkpoint(f)
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        """Detectron2's loose loading, of the averaged weights where they are wanted."""
-        if self._takes_ema and "ema" in checkpoint:
-            checkpoint["model"] = dict(select_weights(checkpoint, source="the checkpoint"))
-        return super()._load_model(checkpoint)
-
-
-def _iteration(name: str, default: float | None = None) -> float | None:
-    """The number in ``model_NUMBER.pth``; `default` for other names."""
-    number = re.fullmatch(r"model_(\d+)\.pth", name)
-    return int(number[1]) if number else default
-
-
-def to_plain(value: Any) -> Any:
-    """Numpy's numbers and arrays as Python's and torch's, which ``weights_only=True`` reads.
-
-    Example:
-        >>> to_plain({"lr": np.float64(0.5), "betas": (np.float32(0.5), 1)})
-        {'lr': 0.5, 'betas': (0.5, 1)}
-    """
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(to_plain(item) for item in value)
-    return value
+        """Read safely; called by Detectron2."""
+        return read_checkpoint(f)

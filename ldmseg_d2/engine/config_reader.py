@@ -1,14 +1,14 @@
 """Reading a config file and command-line options, with one clear message for each mistake."""
 
 import difflib
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import yaml
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog
 
 from ldmseg_d2 import config as ldmseg_config
 from ldmseg_d2.baselines import add_baseline_config
@@ -16,7 +16,7 @@ from ldmseg_d2.baselines.foreign_repositories import add_foreign_config, use_our
 from ldmseg_d2.config.config_files import merge_config_file, merge_options, read_config_file
 from ldmseg_d2.data.augmentations import RESIZE_MODES
 
-from .optimizer import CLIP_TYPES, LR_SCHEDULERS
+from .optimizer import LR_SCHEDULERS
 from .train_step import PRECISIONS
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +26,7 @@ CHOICES = {
     **ldmseg_config.CHOICES,
     "INPUT.LDMSEG.RESIZE": RESIZE_MODES,
     "SOLVER.AMP.PRECISION": tuple(PRECISIONS),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("full_model",),
     "SOLVER.LR_SCHEDULER_NAME": LR_SCHEDULERS,
 }
 # What yacs raises for keys and values that do not fit.
@@ -51,19 +51,21 @@ def load_config(config_file: str = "", opts: Sequence[str] = (), *, freeze: bool
 
     Raises:
         FileNotFoundError: the file, or one that it inherits from, does not exist.
-        ConfigError: an unknown key, a value that does not fit, or a model of another repository
-            that cannot be imported.
-
-    Example:
-        >>> load_config(opts=["SOLVER.MAX_ITER", "10"]).SOLVER.MAX_ITER
-        10
+        ConfigError: an unknown key or a value that does not fit.
     """
+    if len(opts) % 2:
+        raise ConfigError(
+            f"Options come in pairs, KEY VALUE, but there are {len(opts)} words: {' '.join(opts)}"
+        )
     path = resolve_config_file(config_file) if config_file else ""
     meta_arch = _meta_architecture(path, opts)
     cfg = default_config(meta_arch)
     if path:
         _merge_file(cfg, path)
-    _merge_options(cfg, list(opts))
+    try:
+        merge_options(cfg, opts)
+    except YACS_ERRORS as error:
+        raise ConfigError(_explain(cfg, error)) from error
     use_our_mapper(cfg, meta_arch)
     for key, choices in CHOICES.items():
         value = _lookup(cfg, key)
@@ -93,22 +95,12 @@ def default_config(meta_arch: str = "") -> CfgNode:
 
 def changed_keys(cfg: CfgNode) -> dict[str, object]:
     """What a config says otherwise than the defaults: dotted key to value."""
-    defaults = dict(_leaves(default_config(cfg.MODEL.META_ARCHITECTURE)))
-    return {key: value for key, value in _leaves(cfg) if value != defaults.get(key, cfg)}
+    defaults = _leaves(default_config(cfg.MODEL.META_ARCHITECTURE))
+    return {key: value for key, value in _leaves(cfg).items() if value != defaults.get(key, cfg)}
 
 
 def resolve_config_file(config_file: str) -> str:
-    """Find a config file from any current folder.
-
-    Args:
-        config_file: see :func:`load_config`.
-
-    Returns:
-        A path that exists, or the URL as it is.
-
-    Raises:
-        FileNotFoundError: it lists where the file was looked for.
-    """
+    """The path of a config file, found from any current folder, see :func:`load_config`."""
     if "://" in config_file:
         return config_file
     given = Path(config_file).expanduser()
@@ -119,17 +111,6 @@ def resolve_config_file(config_file: str) -> str:
             return str(candidate)
     tried = ", ".join(str(candidate) for candidate in dict.fromkeys(candidates))
     raise FileNotFoundError(f"There is no config file {config_file!r}; looked at {tried}.")
-
-
-def check_datasets(cfg: CfgNode) -> None:
-    """Raise a ConfigError where DATASETS.TRAIN or TEST names a data set that is not registered."""
-    for key in ("TRAIN", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog:
-                raise ConfigError(
-                    f"Config key DATASETS.{key}: no data set {name!r} is registered."
-                    f"{_suggest(name, DatasetCatalog.list())}"
-                )
 
 
 def _meta_architecture(path: str, opts: Sequence[str]) -> str:
@@ -157,68 +138,43 @@ def _merge_file(cfg: CfgNode, path: str) -> None:
         raise ConfigError(f"Config file {path}: {_explain(cfg, error)}") from error
 
 
-def _merge_options(cfg: CfgNode, opts: list[str]) -> None:
-    if len(opts) % 2:
-        raise ConfigError(
-            f"Options come in pairs, KEY VALUE, but there are {len(opts)} words: {' '.join(opts)}"
-        )
-    try:
-        merge_options(cfg, opts)
-    except YACS_ERRORS as error:
-        # yacs tells no key: find the pair.
-        for key, value in zip(opts[::2], opts[1::2]):
-            try:
-                cfg.merge_from_list([key, value])
-            except YACS_ERRORS as reason:
-                raise ConfigError(_explain(cfg, reason, key)) from error
-        raise
-
-
-def _explain(cfg: CfgNode, error: Exception, key: str = "") -> str:
+def _explain(cfg: CfgNode, error: Exception) -> str:
     """Turn yacs' error about a key or a value into a message for the user."""
     text = str(error.args[0]) if error.args else str(error)
     unknown = re.search(r"Non-existent (?:config )?key: (\S+)", text)
     if unknown:
-        keys = [name for name, _ in _leaves(cfg, nodes=True)]
-        return f"There is no config key {unknown[1]}.{_suggest(unknown[1], keys)}"
+        return f"There is no config key {unknown[1]}.{_suggest(unknown[1], list(_leaves(cfg)))}"
     mismatch = re.search(r"^Type mismatch .* vs\. (.*)\) for config key: (\S+)", text, re.DOTALL)
     if mismatch:
         value, key = mismatch.groups()
         default = _lookup(cfg, key)
-        if isinstance(default, CfgNode):
-            return f"Config key {key} holds further keys ({', '.join(default)}), not {value!r}."
         return (
             f"Config key {key} takes a value of type {type(default).__name__}, such as "
             f"{default!r}, and not {value!r}."
         )
-    return f"Config key {key}: {text}" if key else text
+    return text
 
 
 def _suggest(word: str, choices: Sequence[str]) -> str:
     """' Did you mean ...?', or nothing where no choice is similar."""
     # Upper case: most slips in keys are in the last part, some only in case.
     by_upper = {choice.upper(): choice for choice in choices}
-    close = [word.upper()] if word.upper() in by_upper else []
-    close = close or difflib.get_close_matches(word.upper(), list(by_upper), n=3, cutoff=0.6)
-    if not close:
-        # The right name under a wrong parent.
-        last = word.upper().rsplit(".", 1)[-1]
-        close = [upper for upper in by_upper if upper.rsplit(".", 1)[-1] == last][:3]
+    close = difflib.get_close_matches(word.upper(), list(by_upper), n=3, cutoff=0.6)
+    if word.upper() in by_upper:
+        close = [word.upper()]
     return f" Did you mean {' or '.join(by_upper[upper] for upper in close)}?" if close else ""
 
 
-def _leaves(
-    node: CfgNode, prefix: str = "", *, nodes: bool = False
-) -> Iterator[tuple[str, object]]:
-    """Dotted keys and values; with `nodes`, those that hold further keys too."""
+def _leaves(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    """Dotted keys and their values."""
+    leaves = {}
     for name, value in node.items():
-        if nodes or not isinstance(value, CfgNode):
-            yield f"{prefix}{name}", value
         if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{name}.", nodes=nodes)
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
 
 
 def _lookup(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
+    return functools.reduce(lambda node, part: node[part], key.split("."), cfg)

@@ -35,10 +35,6 @@ NUM_STEPS = 6
 MIN_SIDE = 256
 
 
-class DemoError(RuntimeError):
-    """The model does not give what the demo is to draw."""
-
-
 class Sheet(NamedTuple):
     """The pictures of one photo, in rows, with a title above each."""
 
@@ -50,30 +46,19 @@ class Sheet(NamedTuple):
         """All of it as one (H, W, 3) uint8 picture."""
         parts = [grid(self.rows, self.titles), *([] if self.strip is None else [self.strip])]
         width = max(part.shape[1] for part in parts)
-        padding = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
-        return np.concatenate(
-            [np.pad(part, pad, constant_values=255) for part, pad in zip(parts, padding)]
-        )
+        margins = [((0, 0), (0, width - part.shape[1]), (0, 0)) for part in parts]
+        return np.concatenate([np.pad(p, m, constant_values=255) for p, m in zip(parts, margins)])
 
 
 class Demo:
     """Segments photos one by one and draws: photo | panoptic | semantic | depth."""
 
-    def __init__(
-        self,
-        cfg: CfgNode,
-        *,
-        dataset: str | None = None,
-        steps: bool = False,
-    ) -> None:
+    def __init__(self, cfg: CfgNode, *, dataset: str | None = None, steps: bool = False) -> None:
         """
         Args:
-            cfg: of a model that takes photos.
+            cfg: of a model that takes photos; ValueError where it makes no segments of them.
             dataset: a registered data set whose metadata names and colours the classes.
             steps: ask the model for its intermediate predictions.
-
-        Raises:
-            ValueError: the model makes no segments of a photo.
         """
         name = cfg.MODEL.META_ARCHITECTURE
         if name in WITHOUT_SEGMENTS:
@@ -103,17 +88,11 @@ class Demo:
             )
 
     def load(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Read what belongs to one photo.
-
-        Args:
-            record: ``file_name``, ``image_id`` and, of a data set, its annotations.
+        """Read what belongs to one photo: ``file_name``, ``image_id`` and, maybe, annotations.
 
         Returns:
             ``inputs`` of the model, ``photo`` (H, W, 3) uint8 and ``truth``, the annotations at the
             photo's own size as :func:`draw_annotations` takes them.
-
-        Raises:
-            FileNotFoundError, ValueError: if a file is missing or damaged.
         """
         truth: dict[str, Any] = {}
         if "pan_seg_file_name" in record:
@@ -136,7 +115,7 @@ class Demo:
             Photo and results in one row, their ground truth, where there is any, below.
 
         Raises:
-            DemoError: if the model gives nothing to draw, or no steps.
+            ValueError: the model gives no steps.
         """
         output = self.model([inputs])[0]
         style = self.style._replace(scale=max(1, MIN_SIDE // max(photo.shape[:2])))
@@ -145,11 +124,6 @@ class Demo:
             output = {**output, "panoptic_seg": (output["panoptic_seg"][0], [])}
             truth = {**truth, "segments_info": None}
         results = draw_outputs(photo, output, style, truth)
-        if not results:
-            raise DemoError(
-                f"{type(self.model).__name__} gave {sorted(output)}: the demo draws panoptic_seg, "
-                "instances, sem_seg and depth"
-            )
         truths = draw_annotations(photo, truth, style)
         picture = enlarge(photo, style.scale)
         rows, titles = [[picture, *results.values()]], [["photo", *results]]
@@ -160,14 +134,10 @@ class Demo:
         strip = self._strip(photo, output, truth, style.scale) if self.steps else None
         return Sheet(rows, titles, strip)
 
-    def _strip(
-        self, photo: np.ndarray, output: dict, truth: Mapping[str, Any], scale: int
-    ) -> np.ndarray:
+    def _strip(self, photo: np.ndarray, output: dict, truth: Mapping, scale: int) -> np.ndarray:
         if "steps" not in output:
-            raise DemoError(
-                f"{type(self.model).__name__} has no denoising steps of segments to show; leave "
-                "out --steps"
-            )
+            name = type(self.model).__name__
+            raise ValueError(f"{name} has no denoising steps of segments: leave out --steps")
         # Every step in the colours of the result, which are the truth's where there is one.
         like = truth.get("segment_ids", output["panoptic_seg"][0])
         maps = [step["panoptic_seg"][0] for step in output["steps"]]

@@ -17,7 +17,7 @@ class ModelEMA:
     evaluating. Buffers (running statistics) follow the model.
 
     Attributes:
-        module: the averaged model, in eval mode, in float32, without gradients.
+        module: the averaged model, in eval mode, without gradients.
         num_updates: how often :meth:`update` has run.
     """
 
@@ -38,11 +38,7 @@ class ModelEMA:
             for name, module in model.named_modules()
             if f"{name}.".startswith(self.frozen_prefixes)
         }
-        self.module = copy.deepcopy(model, shared).eval()
-        for parameter in self._averaged(self.module.named_parameters()).values():
-            parameter.requires_grad_(False)
-            if parameter.is_floating_point():
-                parameter.data = parameter.data.float()
+        self.module = copy.deepcopy(model, shared).eval().requires_grad_(False)
 
     def current_decay(self) -> float:
         """The decay of the next update: 0 at first, then (1 + n) / (10 + n) up to ``decay``."""
@@ -52,22 +48,17 @@ class ModelEMA:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights of `model` (not its DDP wrapper), after a step."""
-        current = dict(model.named_parameters())
-        averaged = self._averaged(self.module.named_parameters())
-        averaged = {key: p for key, p in averaged.items() if current[key].requires_grad}
-        ours = list(averaged.values())
-        # The same tensors where the model is in float32: nothing is copied.
-        theirs = [current[key].detach().to(p.dtype) for key, p in averaged.items()]
-        if ours:
-            torch._foreach_lerp_(ours, theirs, 1.0 - self.current_decay())
-        self._copy(self.module.named_buffers(), dict(model.named_buffers()))
+        ours, theirs = (self._own(m.named_parameters()) for m in (self.module, model))
+        torch._foreach_lerp_(ours, theirs, 1.0 - self.current_decay())
+        buffers = (self._own(m.named_buffers()) for m in (self.module, model))
+        for ours, theirs in zip(*buffers):
+            ours.copy_(theirs)
         self.num_updates += 1
 
-    @torch.no_grad()
     def reset(self, model: nn.Module) -> None:
         """Start again from the weights of `model`, for instance after loading some into it."""
-        self._copy(self.module.named_parameters(), dict(model.named_parameters()))
-        self._copy(self.module.named_buffers(), dict(model.named_buffers()))
+        self.num_updates = 0
+        self.update(model)  # with a decay of 0: a copy
         self.num_updates = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,10 +72,6 @@ class ModelEMA:
         load_into(self.module, state["model"], source=source, ignore_missing=self.frozen_prefixes)
         self.num_updates = int(state["num_updates"])
 
-    def _averaged(self, named: Any) -> dict[str, Tensor]:
-        """Those of (name, tensor) that are not shared."""
-        return {key: value for key, value in named if not key.startswith(self.frozen_prefixes)}
-
-    def _copy(self, named: Any, source: dict[str, Tensor]) -> None:
-        for key, tensor in self._averaged(named).items():
-            tensor.copy_(source[key])
+    def _own(self, named: Any) -> list[Tensor]:
+        """The tensors of (name, tensor) that are not shared."""
+        return [tensor for name, tensor in named if not name.startswith(self.frozen_prefixes)]

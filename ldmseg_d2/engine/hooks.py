@@ -1,7 +1,6 @@
-"""Hooks of the trainer: buffers, EMA, checkpoints, evaluation, pictures, writers."""
+"""Hooks of the trainer: buffers, EMA, checkpoints, pictures."""
 
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import HookBase, hooks
 
-from ldmseg_d2.visualization import (
-    PANELS,
-    Style,
-    draw_annotations,
-    draw_outputs,
-    enlarge,
-    grid,
-)
+from ldmseg_d2.visualization import PANELS, Style, draw_annotations, draw_outputs, enlarge, grid
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +22,13 @@ class SyncBuffersHook(HookBase):
     """Gives all processes the running statistics of the first one, after every step.
 
     Otherwise each would have those of its own pictures, evaluate differently, and lose them when
-    training is resumed. Frozen networks' buffers and those that are not saved are left alone.
+    training is resumed.
     """
 
-    def before_train(self) -> None:
-        model = self.trainer.unwrapped_model
-        prefixes = getattr(model, "frozen_prefixes", ())
-        saved = model.state_dict().keys()
-        self._buffers = [
-            buffer
-            for key, buffer in model.named_buffers()
-            if key in saved and not key.startswith(prefixes) and buffer.is_floating_point()
-        ]
-
     def after_step(self) -> None:
-        for buffer in self._buffers:
-            dist.broadcast(buffer, src=0)
+        for buffer in self.trainer.unwrapped_model.buffers():
+            if buffer.is_floating_point():
+                dist.broadcast(buffer, src=0)
 
 
 class EMAHook(HookBase):
@@ -60,40 +43,10 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
-        folder = Path(self.checkpointer.save_dir)
-        for path in sorted(folder.glob(f"{self.file_prefix}_*.pth")):
-            number = re.fullmatch(rf"{self.file_prefix}_(\d+)", path.stem)
-            if number and int(number[1]) < self.trainer.start_iter:
+        for path in sorted(Path(self.checkpointer.save_dir).glob("model_*.pth")):
+            number = path.stem.removeprefix("model_")
+            if number.isdigit() and int(number) < self.trainer.start_iter:
                 self.recent_checkpoints.append(str(path))
-
-
-class EvalHook(hooks.EvalHook):
-    """Detectron2's, which does not evaluate after a training that failed in its last iteration."""
-
-    def after_train(self) -> None:
-        self._eval_after_train = self.trainer.iter >= self.trainer.max_iter
-        super().after_train()
-
-
-class WriterHook(hooks.PeriodicWriter):
-    """Detectron2's, which makes its writers when training starts, and writes the first iteration.
-
-    Only then is the first iteration known, which a resumed run's writers need; and writing at once
-    shows that training runs, long before the first `period` is over.
-    """
-
-    def __init__(self, period: int = 20) -> None:
-        super().__init__([], period)
-
-    def before_train(self) -> None:
-        self._writers = self.trainer.build_writers()
-
-    def after_step(self) -> None:
-        if self.trainer.iter == self.trainer.start_iter:
-            for writer in self._writers:
-                writer.write()
-        else:
-            super().after_step()
 
 
 class VisualizationHook(HookBase):
@@ -113,6 +66,7 @@ class VisualizationHook(HookBase):
             logger.exception("Drawing pictures failed: no more of them in this training.")
             self._period = 0
 
+    @torch.no_grad()
     def _put_images(self) -> None:
         inputs = []
         for sample in self.trainer.batch[:MAX_DRAWN]:
@@ -121,10 +75,8 @@ class VisualizationHook(HookBase):
             inputs.append({**sample, "height": height, "width": width})
         model = self.trainer.evaluation_model
         was_training = model.training
-        model.eval()
         try:
-            with torch.no_grad():
-                outputs = model(inputs)
+            outputs = model.eval()(inputs)
         finally:
             model.train(was_training)
         for index, (sample, output) in enumerate(zip(inputs, outputs)):

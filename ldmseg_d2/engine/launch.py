@@ -30,17 +30,15 @@ def launch(
     device: str = "cuda",
     args: tuple[Any, ...] = (),
 ) -> None:
-    """Run ``main(*args)`` in `num_processes` processes on this machine.
+    """Run ``main(*args)`` in `num_processes` processes on this machine, see Detectron2's launch.
 
     Args:
         main: a function at the top level of a module; it runs in this process where it is alone.
-        num_processes, num_machines, machine_rank, dist_url: see ``detectron2.engine.launch``.
         device: what ``MODEL.DEVICE`` says: with "cuda" every process has a GPU, and NCCL; else
             they share the cores, and use gloo.
-        args: the arguments of `main`; they must be picklable.
 
     Raises:
-        LaunchError: more processes than GPUs, or no address for several machines.
+        LaunchError: more processes than GPUs.
     """
     if num_processes * num_machines <= 1:
         main(*args)
@@ -50,8 +48,6 @@ def launch(
         raise LaunchError(
             f"--num-gpus {num_processes}, but this machine has {torch.cuda.device_count()} GPUs."
         )
-    if dist_url == "auto" and num_machines > 1:
-        raise LaunchError("--num-machines > 1 needs --dist-url tcp://HOST:PORT of machine 0.")
     threads = 0 if on_cuda else max(1, (os.cpu_count() or 1) // num_processes)
     # Detectron2 takes NCCL wherever it sees a GPU.
     hidden = {} if on_cuda else {"CUDA_VISIBLE_DEVICES": ""}

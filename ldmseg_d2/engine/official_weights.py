@@ -9,15 +9,14 @@ Two formats are known, both dicts of state dicts, whose keys may start with ``mo
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from detectron2.modeling import build_model
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ldmseg_d2.modeling.weights import NeedsPickleError, check_fits, read_checkpoint
 
+from .analysis import build_without_weights
 from .config_reader import load_config
 
 DEFAULT_CONFIG = "configs/coco/ldmseg_official.yaml"
@@ -39,30 +38,11 @@ OLD_ATTENTION_NAMES = {
 }
 
 PICKLE_HELP = """\
-{path!r} cannot be converted as it is: besides tensors it holds {names}, and reading those can run \
-any code that is in the file. If you trust where it comes from, write its tensors alone to a new \
-file, in a container or on a machine with nothing to lose:
+If you trust where {path!r} comes from, write its tensors alone to a new file, in a container or \
+on a machine with nothing to lose:
   python -c "import torch; c = torch.load({path!r}, map_location='cpu', weights_only=False); \
-torch.save({{k: c[k] for k in {parts} if k in c}}, 'tensors.pt')"
+torch.save({{k: v for k, v in c.items() if k in {parts}}}, 'tensors.pt')"
 Then convert tensors.pt."""
-
-
-class MappedPart(NamedTuple):
-    """What became of one part of a published file."""
-
-    name: str  # in the file, e.g. "unet"
-    prefix: str  # of our keys, e.g. "denoiser.unet."
-    num_tensors: int
-    num_values: int
-    not_used: list[str]  # keys of the part that our model has no place for
-
-
-class Conversion(NamedTuple):
-    """Result of :func:`convert_official_weights`."""
-
-    weights: dict[str, Tensor]
-    parts: list[MappedPart]
-    ignored: list[str]  # other entries of the file, such as the optimizer's state
 
 
 def convert_official_weights(
@@ -72,7 +52,7 @@ def convert_official_weights(
     config_file: str = DEFAULT_CONFIG,
     opts: Sequence[str] = (),
     skip_unknown: bool = False,
-) -> Conversion:
+) -> list[str]:
     """Convert a published checkpoint to a safetensors file.
 
     A converted autoencoder serves as ``MODEL.LDMSEG.AUTOENCODER.WEIGHTS`` and as ``MODEL.WEIGHTS``
@@ -80,13 +60,12 @@ def convert_official_weights(
     serves as ``MODEL.WEIGHTS`` of LDMSeg.
 
     Args:
-        source: the published file.
         output: ends in ``.safetensors``; its folder is made if need be.
         config_file, opts: the model whose names and shapes the tensors must have.
         skip_unknown: leave out tensors that this model has no place for, instead of an error.
 
     Returns:
-        The weights, and what they came from.
+        What was mapped and what was left out, a line each.
 
     Raises:
         FileNotFoundError: there is no such file or config.
@@ -97,15 +76,20 @@ def convert_official_weights(
         raise ValueError(f"The output must end in .safetensors, got {str(output)!r}.")
     content = read_parts(source)
     prefixes = choose_format(content, source)
-    model = build_on_meta(config_file, opts)
+    model = build_without_weights(load_config(config_file, opts))
     weights: dict[str, Tensor] = {}
-    parts, problems = [], []
+    report, problems = [], []
     for name, prefix in prefixes.items():
-        network = network_of(model, prefix)
-        state, not_used = our_names(name, content[name])
+        try:
+            network = model.get_submodule(prefix[:-1])
+        except AttributeError as error:
+            raise ValueError(
+                f"The config's model has no {prefix[:-1]}: the published vae_image needs "
+                "MODEL.LDMSEG.IMAGE_ENCODER.NAME 'VAEImageEncoder'."
+            ) from error
+        state = our_names(name, content[name])
         if skip_unknown:
             known = network.state_dict()
-            not_used += [key for key in state if key not in known]
             state = {key: value for key, value in state.items() if key in known}
         try:
             check_fits(network, state, source=f"{source}, part {name}")
@@ -113,14 +97,18 @@ def convert_official_weights(
             problems.append(str(error))
         # Copies, since safetensors refuses tensors that share memory.
         weights |= {f"{prefix}{key}": value.clone().contiguous() for key, value in state.items()}
-        num_values = sum(value.numel() for value in state.values())
-        parts.append(MappedPart(name, prefix, len(state), num_values, not_used))
+        millions = sum(value.numel() for value in state.values()) / 1e6
+        report.append(
+            f"{name} -> {prefix}*: {len(state)} of {len(content[name])} tensors, "
+            f"{millions:.2f}M values"
+        )
     if problems:
         raise ValueError("\n".join(problems))
     output.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "source": Path(source).name, "parts": ", ".join(prefixes)}
     save_file(weights, output, metadata=metadata)
-    return Conversion(weights, parts, sorted(set(content) - set(prefixes)))
+    ignored = sorted(set(content) - set(prefixes))
+    return [*report, *([f"not looked at: {', '.join(ignored)}"] if ignored else [])]
 
 
 def read_parts(path: str) -> dict[str, Any]:
@@ -128,16 +116,10 @@ def read_parts(path: str) -> dict[str, Any]:
     try:
         checkpoint = read_checkpoint(path)
     except NeedsPickleError as error:
-        try:
-            unsafe = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        except Exception:  # another kind of file, or torch's older format
-            unsafe = []
-        names = ", ".join(unsafe) or "Python objects"
         parts = (*AUTOENCODER_PARTS, *DIFFUSION_PARTS)
-        raise NeedsPickleError(PICKLE_HELP.format(path=path, names=names, parts=parts)) from error
+        raise NeedsPickleError(f"{error}\n{PICKLE_HELP.format(path=path, parts=parts)}") from error
     # read_checkpoint puts files that are no training checkpoints under "model".
-    nested = checkpoint["model"] if set(checkpoint) == {"model"} else checkpoint
-    entries = nested if isinstance(nested, dict) else checkpoint
+    entries = checkpoint["model"] if set(checkpoint) == {"model"} else checkpoint
     return {str(key).removeprefix("module."): value for key, value in entries.items()}
 
 
@@ -152,46 +134,18 @@ def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
             f"diffusion file has {', '.join(map(repr, DIFFUSION_PARTS))}; this one lacks "
             f"{', '.join(map(repr, missing))} and has {', '.join(map(repr, content)) or 'nothing'}"
         )
-    for name in prefixes:
-        state = content[name]
-        if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-            raise ValueError(f"{source!r}: {name!r} is no state dict of tensors")
     return prefixes
 
 
-def build_on_meta(config_file: str, opts: Sequence[str]) -> nn.Module:
-    """The configured model on the meta device: names and shapes, no memory."""
-    cfg = load_config(config_file, opts, freeze=False)
-    cfg.MODEL.DEVICE = "meta"
-    cfg.MODEL.WEIGHTS = cfg.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = ""
-    cfg.MODEL.LDMSEG.DENOISER.COMPILE = False
-    with torch.device("meta"):
-        return build_model(cfg)
-
-
-def network_of(model: nn.Module, prefix: str) -> nn.Module:
-    """The part of a model under a prefix of its state dict."""
-    try:
-        return model.get_submodule(prefix[:-1])
-    except AttributeError as error:
-        raise ValueError(
-            f"The config's model has no {prefix[:-1]}: the published vae_image needs "
-            "MODEL.LDMSEG.IMAGE_ENCODER.NAME 'VAEImageEncoder', the unet MODEL.META_ARCHITECTURE "
-            "'LDMSeg'."
-        ) from error
-
-
-def our_names(part: str, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """One published state dict as our network calls its keys, and the keys that are left out."""
+def our_names(part: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One published state dict as our network calls its keys, without what we have no use for."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if part != "vae_image":
-        return state, []
-    not_used = [key for key in state if not key.startswith(IMAGE_ENCODER_KEYS)]
+        return state
     renamed = {}
     for key, value in state.items():
-        if not key.startswith(IMAGE_ENCODER_KEYS):
-            continue
         for old, new in OLD_ATTENTION_NAMES.items():
             key = key.replace(old, new) if ".attentions." in key else key
-        renamed[key] = value
-    return renamed, not_used
+        if key.startswith(IMAGE_ENCODER_KEYS):
+            renamed[key] = value
+    return renamed

@@ -1,34 +1,17 @@
 """AdamW with parameter groups, and the learning-rate schedules."""
 
-import inspect
-import logging
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier, WarmupParamScheduler
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils import comm
-from fvcore.common.param_scheduler import (
-    CompositeParamScheduler,
-    LinearParamScheduler,
-    ParamScheduler,
-)
+from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.distributed.optim import ZeroRedundancyOptimizer
 
-logger = logging.getLogger(__name__)
-
 FLAT_LINEAR = "WarmupFlatLinearLR"
-LR_SCHEDULERS = (
-    "WarmupCosineLR",
-    FLAT_LINEAR,
-    "WarmupMultiStepLR",
-    "WarmupStepWithFixedGammaLR",
-)
-# Handled by the training step, not by the optimizer: see `full_model_clip_norm`.
-FULL_MODEL = "full_model"
-CLIP_TYPES = (FULL_MODEL, "norm", "value")
+LR_SCHEDULERS = ("WarmupCosineLR", FLAT_LINEAR, "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
 IMAGE_ENCODER = "image_encoder."
 
 
@@ -40,9 +23,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         model: on the device where it will be trained, before DistributedDataParallel wraps it.
 
     Returns:
-        AdamW whose groups differ in ``lr`` and ``weight_decay``; it clips in ``step`` where
-        ``CLIP_GRADIENTS.CLIP_TYPE`` is one of Detectron2's per-parameter kinds. With
-        ``SOLVER.ZERO`` its state is divided among the processes.
+        AdamW whose groups differ in ``lr`` and ``weight_decay``. With ``SOLVER.ZERO`` every process
+        keeps the state of its share of the parameters (ZeRO stage 1, arXiv 1910.02054).
 
     Raises:
         ValueError: nothing is trainable, or the image encoder cannot have a layer-wise decay.
@@ -54,21 +36,19 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             f"{type(model).__name__} has no trainable parameter: all are frozen. "
             "Look at the FREEZE keys of the config."
         )
-    parameters = [parameter for group in groups for parameter in group["params"]]
     # The fused kernel needs no temporary copy of the weights. With float16 it would do the
     # unscaling itself, after the clipping that needs unscaled gradients.
     float16 = solver.AMP.ENABLED and solver.AMP.PRECISION == "float16"
-    fused = not float16 and all(parameter.is_cuda for parameter in parameters)
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=solver.BASE_LR,
-        betas=tuple(solver.BETAS),
-        weight_decay=solver.WEIGHT_DECAY,
-        fused=True if fused else None,
-    )
-    if solver.CLIP_GRADIENTS.CLIP_TYPE != FULL_MODEL:
-        optimizer = maybe_add_gradient_clipping(cfg, optimizer)
-    return _divide_state(optimizer) if solver.ZERO and comm.get_world_size() > 1 else optimizer
+    fused = not float16 and all(p.is_cuda for group in groups for p in group["params"])
+    settings = {
+        "lr": solver.BASE_LR,
+        "betas": tuple(solver.BETAS),
+        "weight_decay": solver.WEIGHT_DECAY,
+        "fused": True if fused else None,
+    }
+    if solver.ZERO and comm.get_world_size() > 1:
+        return ZeroRedundancyOptimizer(groups, optimizer_class=torch.optim.AdamW, **settings)
+    return torch.optim.AdamW(groups, **settings)
 
 
 def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
@@ -82,11 +62,9 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
     def lr_factor(name: str) -> float:
         if not name.startswith(IMAGE_ENCODER):
             return 1.0
-        inside = name.removeprefix(IMAGE_ENCODER)
-        decay = solver.IMAGE_ENCODER_LAYER_DECAY
-        return solver.IMAGE_ENCODER_MULTIPLIER * layer_multiplier(
-            model.image_encoder, inside, decay
-        )
+        inside, decay = name.removeprefix(IMAGE_ENCODER), solver.IMAGE_ENCODER_LAYER_DECAY
+        layer = layer_multiplier(model.image_encoder, inside, decay)
+        return solver.IMAGE_ENCODER_MULTIPLIER * layer
 
     return get_default_optimizer_params(
         model,
@@ -108,34 +86,17 @@ def parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
 def layer_multiplier(encoder: nn.Module, parameter_name: str, decay: float) -> float:
     """Layer-wise learning-rate decay of fine-tuning (BEiT, arXiv 2106.08254).
 
-    Args:
-        encoder: with ``num_layers`` and ``layer_of(parameter_name)``, see ImageEncoder.
-        parameter_name: inside of the encoder.
-        decay: in (0, 1]; 1 is off. The result is decay ^ (num_layers - 1 - layer): 1 at the top.
+    It is decay ^ (num_layers - 1 - layer), with the encoder's ``num_layers`` and ``layer_of``.
     """
     if decay == 1.0:
         return 1.0
-    if not 0.0 < decay < 1.0:
-        raise ValueError(f"SOLVER.IMAGE_ENCODER_LAYER_DECAY must be in (0, 1], got {decay}.")
     num_layers = getattr(encoder, "num_layers", 1)
-    if num_layers == 1:
+    if num_layers == 1 or not 0.0 < decay < 1.0:
         raise ValueError(
-            f"SOLVER.IMAGE_ENCODER_LAYER_DECAY is {decay}, but {type(encoder).__name__} does not "
-            "tell its layers (num_layers, layer_of): set it to 1.0."
+            f"SOLVER.IMAGE_ENCODER_LAYER_DECAY is {decay}: it must be in (0, 1], and 1.0 for a "
+            f"{type(encoder).__name__} that does not tell its layers (num_layers, layer_of)."
         )
     return decay ** (num_layers - 1 - encoder.layer_of(parameter_name))
-
-
-def _divide_state(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """ZeRO stage 1 (arXiv 1910.02054): every process keeps the state of its share of parameters.
-
-    Weights and gradients stay whole, so that clipping and logging see what they always see.
-    """
-    # The groups carry all settings; the class wants them as keyword arguments nevertheless.
-    known = {"params", *inspect.signature(torch.optim.AdamW.__init__).parameters}
-    groups = [{k: v for k, v in g.items() if k in known} for g in optimizer.param_groups]
-    defaults = {k: v for k, v in optimizer.defaults.items() if k in known}
-    return ZeroRedundancyOptimizer(groups, optimizer_class=type(optimizer), **defaults)
 
 
 def gather_state(optimizer: torch.optim.Optimizer) -> None:
@@ -148,30 +109,13 @@ def gather_state(optimizer: torch.optim.Optimizer) -> None:
         optimizer.consolidate_state_dict(to=0)
 
 
-def full_model_clip_norm(cfg: CfgNode) -> float | None:
-    """The largest norm of all gradients together; None where the config does not clip so."""
-    clipping = cfg.SOLVER.CLIP_GRADIENTS
-    if not clipping.ENABLED or clipping.CLIP_TYPE != FULL_MODEL:
-        return None
-    return float(clipping.CLIP_VALUE)
-
-
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """Build the learning-rate schedule, warm-up included; it is stepped after every iteration."""
     solver = cfg.SOLVER
-    if solver.MAX_ITER <= 0:
-        raise ValueError(f"SOLVER.MAX_ITER must be positive, got {solver.MAX_ITER}.")
-    if solver.WARMUP_ITERS >= solver.MAX_ITER:
-        logger.warning(
-            "SOLVER.WARMUP_ITERS %d is not below MAX_ITER %d: the learning rate stays below "
-            "BASE_LR all the time.",
-            solver.WARMUP_ITERS,
-            solver.MAX_ITER,
-        )
     if solver.LR_SCHEDULER_NAME != FLAT_LINEAR:
         return build_detectron2_lr_scheduler(cfg, optimizer)
     schedule = WarmupParamScheduler(
-        flat_linear_schedule(solver.FLAT_FRACTION),
+        FlatLinearSchedule(solver.FLAT_FRACTION),
         solver.WARMUP_FACTOR,
         min(solver.WARMUP_ITERS / solver.MAX_ITER, 1.0),
         solver.WARMUP_METHOD,
@@ -180,16 +124,13 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMult
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
 
 
-def flat_linear_schedule(flat_fraction: float) -> ParamScheduler:
+class FlatLinearSchedule(ParamScheduler):
     """One up to `flat_fraction` of the training, then a straight line to zero at its end."""
-    if not 0.0 <= flat_fraction <= 1.0:
-        raise ValueError(f"SOLVER.FLAT_FRACTION must be in 0..1, got {flat_fraction}.")
-    # Not fvcore's constant, which refuses to be asked about the very end.
-    flat = LinearParamScheduler(1.0, 1.0)
-    if flat_fraction == 1.0:
-        return flat
-    return CompositeParamScheduler(
-        [flat, LinearParamScheduler(1.0, 0.0)],
-        lengths=[flat_fraction, 1.0 - flat_fraction],
-        interval_scaling=["rescaled", "rescaled"],
-    )
+
+    def __init__(self, flat_fraction: float) -> None:
+        if not 0.0 <= flat_fraction < 1.0:
+            raise ValueError(f"SOLVER.FLAT_FRACTION must be in [0, 1), got {flat_fraction}.")
+        self.descent = 1.0 - flat_fraction
+
+    def __call__(self, where: float) -> float:
+        return 1.0 - max(0.0, (where - (1.0 - self.descent)) / self.descent)

@@ -36,11 +36,10 @@ def describe_parameters(model: nn.Module) -> str:
     """The parameters of a model and of its direct parts, a line each."""
     lines = []
     for name, module in [("", model), *model.named_children()]:
-        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
-        frozen = sum(n for n, trained in sizes if not trained)
+        total = sum(p.numel() for p in module.parameters())
+        frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
         title = f"  {name} ({type(module).__name__})" if name else type(module).__name__
-        if sizes or not name:
-            total = sum(n for n, _ in sizes)
+        if total:
             lines.append(f"{title}: {total:,} parameters, {frozen:,} frozen")
     return "\n".join(lines)
 
@@ -48,24 +47,16 @@ def describe_parameters(model: nn.Module) -> str:
 def trim_metrics(path: Path, start_iter: int) -> None:
     """Remove from a ``metrics.json`` what was written at `start_iter` or after.
 
-    The file keeps its inode, so that a writer that has opened it for appending goes on.
-
     A line cut short by a kill is removed too; the file need not exist.
     """
     if not path.is_file():
         return
-    with path.open("r+", encoding="utf-8") as file:
-        kept = []
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if record.get("iteration", -1) < start_iter:
-                kept.append(line if line.endswith("\n") else f"{line}\n")
-        file.seek(0)
-        file.writelines(kept)
-        file.truncate()
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        # A whole line ends in a line break.
+        if line.endswith("}\n") and json.loads(line).get("iteration", -1) < start_iter:
+            kept.append(line)
+    path.write_text("".join(kept), encoding="utf-8")
 
 
 def write_results(path: Path, results: Mapping[str, Any]) -> None:
@@ -76,9 +67,7 @@ def write_results(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def headlines(results: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers that are compared, of one data set: name to text, in the order of ``HEADLINES``.
-
-    Panoptic numbers are percent; "-" is no number.
+    """The numbers that are compared, of one data set: name to text; "-" is no number.
 
     Example:
         >>> headlines({"sem_seg": {"mIoU": 71.25}, "depth": {"AbsRel": 0.0625}})
@@ -110,8 +99,5 @@ def _to_json(value: Any) -> Any:
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,6 @@
 """One training step: forward, backward, clipping, optimizer; in any precision."""
 
 import contextlib
-import logging
 import math
 import random
 import time
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import AMPTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-logger = logging.getLogger(__name__)
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -27,14 +24,10 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
     if not amp.ENABLED:
         return None
-    if not device.startswith("cuda"):
-        if amp.PRECISION == "float16":
-            raise ValueError(
-                f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
-                "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
-            )
-        logger.warning(
-            "Mixed precision (bfloat16) is slower than none on CPUs without instructions for it."
+    if amp.PRECISION == "float16" and not device.startswith("cuda"):
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION 'float16' needs a GPU, but MODEL.DEVICE is {device!r}. "
+            "Use 'bfloat16' or SOLVER.AMP.ENABLED False."
         )
     return PRECISIONS[amp.PRECISION]
 
@@ -53,7 +46,7 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
     random.seed(int(low))
 
 
-class TrainStep(SimpleTrainer):
+class TrainStep(AMPTrainer):
     """Detectron2's training step, with mixed precision, clipping by the full norm, and seeds.
 
     The checks for numbers that are not finite come before the optimizer, on all processes alike,
@@ -70,40 +63,33 @@ class TrainStep(SimpleTrainer):
         *,
         device: str,
         dtype: torch.dtype | None = None,
-        max_grad_norm: float | None = None,
-        norm_type: float = 2.0,
+        max_grad_norm: float = math.inf,
         seed: int = -1,
         accumulation_steps: int = 1,
     ) -> None:
         """
         Args:
             model: maps a list of dicts to a dict of scalar losses; DistributedDataParallel or not.
-            optimizer: over the model's trainable parameters.
-            device: as ``MODEL.DEVICE``.
             dtype: of mixed precision, None for none; float16 scales the loss.
-            max_grad_norm: larger norms of all gradients together are scaled down to it; None: no
-                clipping.
-            norm_type: which norm, 2 for the Euclidean.
+            max_grad_norm: larger norms of all gradients together are scaled down to it.
             seed: see :func:`seed_step`.
             accumulation_steps: into how many micro-batches, one after the other, this process'
                 batch is divided; the gradients are those of the mean of their losses.
         """
-        # The loader comes with the first iteration's number: see Trainer.
-        super().__init__(model, None, optimizer)
         self.device_type = torch.device(device).type
+        # Does nothing in the other precisions.
+        scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
+        # The loader comes with the first iteration's number: see Trainer.
+        super().__init__(model, None, optimizer, grad_scaler=scaler)
         self.dtype = dtype
         self.max_grad_norm = max_grad_norm
-        self.norm_type = norm_type
         self.seed = seed
         self.accumulation_steps = accumulation_steps
         self.batch: list[dict[str, Any]] = []
-        # Does nothing in the other precisions.
-        self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
         """Do one iteration; raises FloatingPointError before the weights would be spoilt."""
-        if not self.model.training:
-            raise RuntimeError("The model was left in eval mode during training.")
+        assert self.model.training, "The model was left in eval mode during training."
         start = time.perf_counter()
         self.batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -118,16 +104,6 @@ class TrainStep(SimpleTrainer):
         # With float16 it skips the step where the scaled gradients overflowed.
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Iteration, optimizer and, with float16, the scale of the loss."""
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a :meth:`state_dict`, also one of another precision."""
-        super().load_state_dict(state_dict)
-        if state_dict.get("grad_scaler"):
-            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _accumulate_gradients(self) -> dict[str, torch.Tensor]:
         """Forward and backward over all micro-batches; returns the means of their losses."""
@@ -154,8 +130,7 @@ class TrainStep(SimpleTrainer):
         """Scale the gradients down to ``max_grad_norm``; returns their norm before, a scalar."""
         self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        return nn.utils.clip_grad_norm_(parameters, limit, norm_type=self.norm_type)
+        return nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
 
     def _check_and_log(
         self, losses: dict[str, torch.Tensor], grad_norm: torch.Tensor, data_time: float
@@ -169,16 +144,12 @@ class TrainStep(SimpleTrainer):
         # One copy from the device for all numbers: each copy waits for the device.
         *numbers, norm = torch.cat([values, grad_norm.detach().float()[None]]).tolist()
         averages, total = dict(zip(names, numbers)), sum(numbers)
-        if not math.isfinite(total):
-            raise FloatingPointError(
-                f"A loss is not finite at iteration {self.iter}: {averages}. "
-                "The weights of the iteration before are unchanged."
-            )
         # With float16 overflow is usual now and then: GradScaler skips the step and adapts.
-        if not math.isfinite(norm) and not self.grad_scaler.is_enabled():
+        overflow = not math.isfinite(norm) and not self.grad_scaler.is_enabled()
+        if overflow or not math.isfinite(total):
             raise FloatingPointError(
-                f"The gradients' norm is {norm} at iteration {self.iter}, with the losses "
-                f"{averages}. The weights of the iteration before are unchanged."
+                f"Training diverged at iteration {self.iter}: losses {averages}, norm of the "
+                f"gradients {norm}. The weights of the iteration before are unchanged."
             )
         storage = get_event_storage()
         storage.put_scalar("total_loss", total)

@@ -1,6 +1,7 @@
 """The trainer: Detectron2's, with exact resume, EMA and training on any device."""
 
 import logging
+import math
 import os
 import weakref
 from collections import OrderedDict
@@ -17,7 +18,7 @@ from detectron2.engine import (
     default_writers,
     hooks,
 )
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
@@ -29,15 +30,8 @@ from ldmseg_d2.evaluation import build_evaluator
 
 from .checkpointer import LDMSegCheckpointer
 from .ema import ModelEMA
-from .hooks import (
-    EMAHook,
-    EvalHook,
-    PeriodicCheckpointer,
-    SyncBuffersHook,
-    VisualizationHook,
-    WriterHook,
-)
-from .optimizer import build_lr_scheduler, build_optimizer, full_model_clip_norm, gather_state
+from .hooks import EMAHook, PeriodicCheckpointer, SyncBuffersHook, VisualizationHook
+from .optimizer import build_lr_scheduler, build_optimizer, gather_state
 from .reporting import describe_parameters, results_table, trim_metrics, write_results
 from .train_step import TrainStep, amp_dtype
 
@@ -59,14 +53,13 @@ class Trainer(DefaultTrainer):
     build_test_loader = staticmethod(build_test_loader)
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Raises ValueError where the config does not fit the device or the model."""
         # Not DefaultTrainer's: it would read the data set before the first iteration is known.
         TrainerBase.__init__(self)
         for name in ("detectron2", "ldmseg_d2"):
             if not logging.getLogger(name).isEnabledFor(logging.INFO):
                 setup_logger(name=name)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        dtype = amp_dtype(cfg)
+        dtype, clipping = amp_dtype(cfg), cfg.SOLVER.CLIP_GRADIENTS
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         self.unwrapped_model = model
@@ -75,8 +68,7 @@ class Trainer(DefaultTrainer):
             optimizer,
             device=cfg.MODEL.DEVICE,
             dtype=dtype,
-            max_grad_norm=full_model_clip_norm(cfg),
-            norm_type=cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE,
+            max_grad_norm=clipping.CLIP_VALUE if clipping.ENABLED else math.inf,
             seed=cfg.SEED,
             accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         )
@@ -96,14 +88,8 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``.
-
-        Raises:
-            FileNotFoundError, ValueError: the weights are not there or do not fit.
-        """
+        """Continue from OUTPUT_DIR's last checkpoint, or start from ``MODEL.WEIGHTS``."""
         has_checkpoint = self.checkpointer.has_checkpoint()
-        if resume and not has_checkpoint:
-            logger.info("No checkpoint in %s to resume from.", self.cfg.OUTPUT_DIR)
         if has_checkpoint and not resume:
             logger.warning(
                 "%s already holds a training, which this one will overwrite. "
@@ -115,22 +101,22 @@ class Trainer(DefaultTrainer):
             self.start_iter = self.iter + 1
         if self.ema and (not self.start_iter or not self.ema.num_updates):
             self.ema.reset(self.unwrapped_model)
-        self._build_loader()
+        self._trainer.reset_data_loader(
+            lambda: self.build_train_loader(self.cfg, start_iter=self.start_iter)
+        )
 
     def train(self) -> OrderedDict | None:
         """Train from ``start_iter`` to ``MAX_ITER``; returns the last evaluation, see :meth:`test`.
 
-        Raises:
-            FloatingPointError: the loss diverged.
+        :meth:`resume_or_load` comes first. FloatingPointError: the loss diverged.
         """
         if self.start_iter >= self.max_iter:
             logger.info("All %d iterations are done: only evaluating.", self.max_iter)
             return self.test(self.cfg, self.evaluation_model)
-        if self._trainer.data_loader is None:
-            self._build_loader()
+        if comm.is_main_process():
+            # Only now the first iteration is known, which a resumed run's writers need.
+            self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=20)])
         TrainerBase.train(self, self.start_iter, self.max_iter)
-        if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
-            verify_results(self.cfg, self._last_eval_results)
         return self._last_eval_results
 
     @property
@@ -144,13 +130,12 @@ class Trainer(DefaultTrainer):
         return self._trainer.batch
 
     def build_hooks(self) -> list[HookBase]:
-        """The hooks in the order in which they run after a step.
+        """The hooks in the order in which they run after a step; writers come last, in `train`.
 
         The averaged weights and the schedule come before the checkpoint that saves them, the
-        checkpoint before the evaluation that may fail, the writers after all they write.
+        checkpoint before the evaluation that may fail.
         """
-        cfg = self.cfg
-        is_main = comm.is_main_process()
+        cfg, is_main = self.cfg, comm.is_main_process()
         checkpoints = PeriodicCheckpointer(
             self.checkpointer,
             cfg.SOLVER.CHECKPOINT_PERIOD,
@@ -165,21 +150,18 @@ class Trainer(DefaultTrainer):
             *([EMAHook()] if self.ema else []),
             hooks.LRScheduler(),
             checkpoints,
-            EvalHook(cfg.TEST.EVAL_PERIOD, lambda: trainer._evaluate()),
-            *([VisualizationHook(cfg.VIS_PERIOD), WriterHook()] if is_main else []),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: trainer._evaluate()),
+            *([VisualizationHook(cfg.VIS_PERIOD)] if is_main else []),
         ]
 
     def build_writers(self) -> list[EventWriter]:
-        """Console with time left, ``metrics.json``, TensorBoard.
-
-        From ``metrics.json`` a resumed training first removes what came after its checkpoint.
-        """
+        """Console, TensorBoard, and ``metrics.json``, without what came after the checkpoint."""
         trim_metrics(Path(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build ``MODEL.META_ARCHITECTURE`` and log the size of its parts."""
+        """Detectron2's, which logs the size of the model's parts."""
         model = build_model(cfg)
         logger.info("Model: %s", describe_parameters(model))
         return model
@@ -196,9 +178,8 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
         """Evaluate a model on ``DATASETS.TEST``, see Detectron2's.
 
-        Returns:
-            In the main process task to metric to value; for several data sets, one such dict for
-            each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
+        The main process gets task to metric to value; for several data sets, one such dict for
+        each name. ``OUTPUT_DIR/inference/results.json`` always has the names.
         """
         if not cfg.DATASETS.TEST:
             logger.warning("DATASETS.TEST is empty: there is nothing to evaluate on.")
@@ -211,34 +192,18 @@ class Trainer(DefaultTrainer):
             logger.info("Results:\n%s", results_table(by_name))
         return results
 
-    def _build_loader(self) -> None:
-        self._trainer.reset_data_loader(
-            lambda: self.build_train_loader(self.cfg, start_iter=self.start_iter)
-        )
-
     def _evaluate(self) -> OrderedDict:
-        """Evaluate; if that fails in the midst of training, save a checkpoint before it stops."""
-        try:
-            self._last_eval_results = self.test(self.cfg, self.evaluation_model)
-        except Exception:
-            # With ZeRO all processes are needed to save, but perhaps only this one has failed.
-            needs_all = self.cfg.SOLVER.ZERO and comm.get_world_size() > 1
-            if self.iter < self.max_iter and not needs_all:
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-            raise
+        self._last_eval_results = self.test(self.cfg, self.evaluation_model)
         return self._last_eval_results
 
 
 def _in_ddp(model: nn.Module, device: str) -> nn.Module:
-    """The model in DistributedDataParallel where there are several processes.
-
-    Its attribute ``find_unused_parameters``, where true, makes DDP look for parameters without
-    gradient in every iteration, which costs time.
-    """
+    """The model in DistributedDataParallel where there are several processes."""
     return create_ddp_model(
         model,
         device_ids=[torch.cuda.current_device()] if device.startswith("cuda") else None,
         broadcast_buffers=False,
+        # Looking for them in every iteration costs time.
         find_unused_parameters=getattr(model, "find_unused_parameters", False),
         gradient_as_bucket_view=True,
     )

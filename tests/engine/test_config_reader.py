@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
     "opts, message",
     [
         (["SOLVER.MAX_ITERS", "3"], "no config key SOLVER.MAX_ITERS. Did you mean SOLVER.MAX_ITER"),
-        (["MODEL.DECAY", "0.5"], "Did you mean MODEL.EMA.DECAY"),
         (["solver.max_iter", "3"], "Did you mean SOLVER.MAX_ITER"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER takes a value of type int, such as 40000"),
         (["SOLVER.BASE_LR", "1"], "SOLVER.BASE_LR takes a value of type float"),
@@ -21,7 +20,6 @@ ROOT = Path(__file__).resolve().parents[2]
             ["MODEL.LDMSEG.ID_ASSIGNMENT", "rand"],
             "MODEL.LDMSEG.ID_ASSIGNMENT cannot be 'rand': it must be one of 'random'",
         ),
-        (["INPUT.LDMSEG.RESIZE", "squares"], "INPUT.LDMSEG.RESIZE cannot be 'squares'"),
         (["MODEL.LDMSEG.SAMPLER.NAME", "ddim"], "Did you mean DDIM?"),
     ],
 )
@@ -37,7 +35,6 @@ def test_bad_option_names_the_key(opts, message):
         ("SOLVER:\n  MAX_ITR: 3\n", "no config key SOLVER.MAX_ITR. Did you mean SOLVER.MAX_ITER"),
         ("SOLVER:\n  MAX_ITER: many\n", "SOLVER.MAX_ITER takes a value of type int"),
         ("SOLVER: {\n", "is not valid YAML"),
-        ("SOLVER: 3\n", "Config key SOLVER holds further keys (LR_SCHEDULER_NAME"),
     ],
 )
 def test_bad_file_names_itself_and_the_key(tmp_path, text, message):
@@ -48,19 +45,17 @@ def test_bad_file_names_itself_and_the_key(tmp_path, text, message):
     assert message in str(info.value) and str(path) in str(info.value)
 
 
-def test_missing_files_are_named(tmp_path):
+def test_missing_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="no config file 'nowhere.yaml'"):
         load_config("nowhere.yaml")
     path = tmp_path / "child.yaml"
     path.write_text("_BASE_: parent.yaml\n")
     with pytest.raises(FileNotFoundError, match="child.yaml inherits from .*parent.yaml"):
         load_config(str(path))
-
-
-def test_config_paths_are_relative_to_the_repository_too(tmp_path, monkeypatch):
-    config = ROOT / "configs" / "scenes" / "Base-scenes.yaml"
+    # They are relative to the repository too.
     monkeypatch.chdir(tmp_path)
-    assert Path(resolve_config_file(str(config.relative_to(ROOT)))) == config
+    name = "configs/scenes/Base-scenes.yaml"
+    assert Path(resolve_config_file(name)) == ROOT / name
 
 
 ENCODER = "MODEL.LDMSEG.IMAGE_ENCODER"
@@ -97,12 +92,10 @@ def encoder_of(path: str, *opts: str) -> tuple[str, dict]:
     [
         # The same class: its options add up.
         (["A", "A", ""], ("A", {"X": 1, "Y": 2, "Z": 3})),
-        (["A", "", ""], ("A", {"X": 1, "Y": 2, "Z": 3})),
         # Another class starts without those that were there, wherever in the chain it comes.
         (["A", "B", ""], ("B", {"Y": 2, "Z": 3})),
         (["A", "A", "B"], ("B", {"Z": 3})),
         (["A", "B", "A"], ("A", {"Z": 3})),
-        (["", "", "A"], ("A", {"Z": 3})),
     ],
 )
 def test_options_belong_to_the_named_class(chain, levels, expected):
@@ -112,11 +105,9 @@ def test_options_belong_to_the_named_class(chain, levels, expected):
 
 
 def test_options_on_the_command_line_belong_to_the_class_named_there(chain):
-    path = chain(encoder("A", X=1), "", "")
-    assert encoder_of(path, f"{ENCODER}.NAME", "A") == ("A", {"X": 1})
-    assert encoder_of(path, f"{ENCODER}.NAME", "B") == ("B", {})
-    new = [f"{ENCODER}.OPTIONS.Y", "2"]
-    name = [f"{ENCODER}.NAME", "B"]
+    path = chain(encoder("A", X=1))
+    name, new = [f"{ENCODER}.NAME", "B"], [f"{ENCODER}.OPTIONS.Y", "2"]
+    assert encoder_of(path, *name) == ("B", {})
     for opts in (new + name, name + new):
         assert encoder_of(path, *opts) == ("B", {"Y": 2})
     assert encoder_of(path, *new) == ("A", {"X": 1, "Y": 2})

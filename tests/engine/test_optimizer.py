@@ -1,5 +1,4 @@
 import copy
-import math
 
 import pytest
 import torch
@@ -46,43 +45,10 @@ def test_groups_by_kind_of_parameter():
     assert len(groups) == len(set(expected.values()))
 
 
-class LayeredEncoder(nn.Module):
-    """Embedding, two blocks and a head, which tell their layers as DINOv2ImageEncoder does."""
-
-    num_layers = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Linear(3, 3)
-        self.blocks = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
-        self.head = nn.Linear(3, 3)
-
-    def layer_of(self, parameter_name: str) -> int:
-        first, second = parameter_name.split(".")[:2]
-        return {"embed": 0, "head": 3}[first] if first != "blocks" else int(second) + 1
-
-
 def rates(model: nn.Module, *opts) -> dict[str, float]:
     names = {id(p): name for name, p in model.named_parameters()}
     groups = build_optimizer(make_config(*opts), model).param_groups
     return {names[id(p)]: group["lr"] for group in groups for p in group["params"]}
-
-
-def test_layer_decay_of_the_image_encoder():
-    model = small_model()
-    model.image_encoder = LayeredEncoder()
-    found = rates(
-        model,
-        *("SOLVER.BASE_LR", 8.0),
-        *("SOLVER.IMAGE_ENCODER_MULTIPLIER", 0.5),
-        *("SOLVER.IMAGE_ENCODER_LAYER_DECAY", 0.75),
-    )
-    # 8 x 0.5 x 0.75^(3 - layer)
-    expected = {"embed": 1.6875, "blocks.0": 2.25, "blocks.1": 3.0, "head": 4.0}
-    for name, lr in expected.items():
-        for kind in ("weight", "bias"):
-            assert found.pop(f"image_encoder.{name}.{kind}") == pytest.approx(lr)
-    assert set(found.values()) == {8.0}
 
 
 def test_layer_decay_of_dinov2():
@@ -90,7 +56,8 @@ def test_layer_decay_of_dinov2():
     options["model_kwargs"] = {"depth": 3, "embed_dim": 8, "num_heads": 2}
     model = nn.Module()
     model.image_encoder = build_image_encoder("DINOv2ImageEncoder", out_channels=4, options=options)
-    found = rates(model, *("SOLVER.BASE_LR", 1.0), *("SOLVER.IMAGE_ENCODER_LAYER_DECAY", 0.5))
+    opts = ("SOLVER.BASE_LR", 2.0, "SOLVER.IMAGE_ENCODER_MULTIPLIER", 0.5)
+    found = rates(model, *opts, "SOLVER.IMAGE_ENCODER_LAYER_DECAY", 0.5)
     for name, lr in found.items():
         block = name.split("blocks.")[1][0] if "blocks." in name else None
         if block is not None:  # block i of n = 4: 0.5^(n - i), the first one i = 1
@@ -103,20 +70,10 @@ def test_layer_decay_of_dinov2():
 
 def test_layer_decay_that_cannot_be_raises():
     key = "SOLVER.IMAGE_ENCODER_LAYER_DECAY"
-    with pytest.raises(ValueError, match=f"{key} is 0.9, but Linear does not tell its layers"):
+    with pytest.raises(ValueError, match=f"{key} is 0.9: .* Linear that does not tell its layers"):
         build_optimizer(make_config(key, 0.9), small_model())
-    with pytest.raises(ValueError, match=f"{key} must be in \\(0, 1\\], got 1.5"):
-        build_optimizer(make_config(key, 1.5), small_model())
     # A model without an image encoder, such as stage 1's, has nothing to decay.
     assert set(rates(nn.Linear(2, 2), key, 0.9).values()) == {1e-4}
-
-
-def test_optimizer_takes_the_config_values():
-    cfg = make_config("SOLVER.BASE_LR", 0.25, "SOLVER.BETAS", "(0.5, 0.75)")
-    optimizer = build_optimizer(cfg, small_model())
-    assert type(optimizer) is torch.optim.AdamW
-    assert optimizer.defaults["betas"] == (0.5, 0.75)
-    assert {group["lr"] for group in optimizer.param_groups} == {0.25}
 
 
 def test_nothing_trainable_raises():
@@ -124,35 +81,10 @@ def test_nothing_trainable_raises():
         build_optimizer(make_config(), nn.Linear(2, 2).requires_grad_(False))
 
 
-@pytest.mark.parametrize("clip_type", ["value", "norm"])
-def test_detectron2_clipping_acts_on_each_parameter(clip_type):
-    cfg = make_config(
-        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", clip_type, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5
-    )
-    model = nn.Linear(2, 2)
-    optimizer = build_optimizer(cfg, model)
-    for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 3.0)
-    optimizer.step()
-    for parameter in model.parameters():
-        size = parameter.grad.abs().max() if clip_type == "value" else parameter.grad.norm()
-        assert size.item() == pytest.approx(0.5, rel=1e-4)
-
-
 def test_full_model_clipping_equals_torch(tmp_path):
     """One step of the trainer against backward, clip_grad_norm_ and AdamW by hand."""
-    cfg = tiny_config(
-        tmp_path,
-        "SOLVER.MAX_ITER",
-        1,
-        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
-        0.01,
-        "SOLVER.WARMUP_ITERS",
-        0,
-        "DATASETS.TEST",
-        "()",
-        noise=False,
-    )
+    opts = ("SOLVER.MAX_ITER", 1, "SOLVER.WARMUP_ITERS", 0, "DATASETS.TEST", "()")
+    cfg = tiny_config(tmp_path, *opts, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01, noise=False)
     torch.manual_seed(0)
     trainer = TinyTrainer(cfg)
     trainer.resume_or_load(resume=False)
@@ -186,15 +118,8 @@ COMMON = ["SOLVER.MAX_ITER", 20, "SOLVER.WARMUP_FACTOR", 0.1, "SOLVER.BASE_LR", 
 
 
 def test_flat_linear_curve():
-    cfg = make_config(
-        *COMMON,
-        "SOLVER.LR_SCHEDULER_NAME",
-        "WarmupFlatLinearLR",
-        "SOLVER.WARMUP_ITERS",
-        4,
-        "SOLVER.FLAT_FRACTION",
-        0.5,
-    )
+    flat = ("SOLVER.LR_SCHEDULER_NAME", "WarmupFlatLinearLR", "SOLVER.FLAT_FRACTION", 0.5)
+    cfg = make_config(*COMMON, *flat, "SOLVER.WARMUP_ITERS", 4)
     expected = []
     for i in range(20):
         if i < 4:
@@ -206,24 +131,9 @@ def test_flat_linear_curve():
     assert lr_curve(cfg) == pytest.approx(expected)
 
 
-def test_cosine_curve():
-    cfg = make_config(*COMMON, "SOLVER.WARMUP_ITERS", 0)
-    expected = [1.0 + math.cos(math.pi * i / 20) for i in range(20)]
-    assert lr_curve(cfg) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("SOLVER.MAX_ITER", 0, "MAX_ITER must be positive"),
-        ("SOLVER.FLAT_FRACTION", 1.5, "FLAT_FRACTION must be in 0..1"),
-    ],
-)
-def test_bad_schedule_raises(key, value, message):
-    cfg = make_config("SOLVER.LR_SCHEDULER_NAME", "WarmupFlatLinearLR").clone()
-    cfg.defrost()
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError, match=message):
+def test_bad_schedule_raises():
+    cfg = make_config("SOLVER.LR_SCHEDULER_NAME", "WarmupFlatLinearLR", "SOLVER.FLAT_FRACTION", 1.5)
+    with pytest.raises(ValueError, match="FLAT_FRACTION must be in"):
         build_lr_scheduler(cfg, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
 
 

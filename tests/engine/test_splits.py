@@ -5,22 +5,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import LDMSEG, tiny_batch, tiny_config
+from detectron2.utils import comm
+from tiny import LDMSEG, tiny_config
 from tiny_model import run_trainer
 from tiny_model import tiny_config as tiny_net_config
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.engine import Trainer, launch
-from ldmseg_d2.meta_arch.batching import SampleRandomness
 
 # (name, processes, accumulation steps); the batch of a step is 4 in all.
 SPLITS = [("one", 1, 1), ("two_processes", 2, 1), ("two_steps", 1, 2)]
 
 
-def split_config(root: str, name: str, steps: int):
-    """A small LDMSeg with everything random in training that it can have."""
-    return tiny_config(
+def train(root: str, name: str, steps: int) -> None:
+    """Run in every process: a small LDMSeg with everything random in training that it can have."""
+    register_all(root, overwrite=True)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    cfg = tiny_config(
         LDMSEG,
         "DATASETS.TEST", (),
         "DATALOADER.NUM_WORKERS", 0,
@@ -34,19 +37,16 @@ def split_config(root: str, name: str, steps: int):
         "MODEL.LDMSEG.DIFFUSION.MASKED_LOSS", False,
         "OUTPUT_DIR", str(Path(root) / name),
     )  # fmt: skip
-
-
-def train(root: str, name: str, steps: int) -> None:
-    """Run in every process."""
-    register_all(root, overwrite=True)
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    trainer = Trainer(split_config(root, name, steps))
+    trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.train()
     if trainer.checkpointer.save_to_disk:
         losses = [value for value, _ in trainer.storage.history("total_loss").values()]
         (Path(root) / f"{name}.json").write_text(json.dumps(losses))
+    # Running statistics are the same in all processes.
+    tiny = run_trainer(tiny_net_config(Path(root) / f"tiny_{name}"))
+    found = comm.all_gather(tiny.unwrapped_model.running_mean)
+    assert all(torch.equal(statistics, found[0]) for statistics in found)
 
 
 @pytest.mark.slow
@@ -61,55 +61,14 @@ def test_processes_and_micro_batches_give_the_same_training(tmp_path, catalogs):
     assert len(losses[0]) == 5
     for other_losses, other in zip(losses[1:], final[1:]):
         assert other_losses == pytest.approx(losses[0], rel=1e-4)
-        for kind in ("model", "ema"):
-            ours, theirs = final[0][kind], other[kind]
-            ours, theirs = (x.get("model", x) for x in (ours, theirs))
-            assert ours.keys() == theirs.keys()
-            for key in ours:
-                # Adam moves a weight whose gradient is nearly 0 by a whole step either way, as the
-                # order of a sum has it: a single one in a thousand, and by no more than two steps.
-                close = torch.isclose(theirs[key], ours[key], rtol=2e-3, atol=2e-4)
-                assert close.float().mean() > 0.999, key
-                torch.testing.assert_close(theirs[key], ours[key], rtol=2e-3, atol=4e-3, msg=key)
-
-
-def seeded(batch: list[dict]) -> list[dict]:
-    return [{**entry, "sample_seed": 100 + i} for i, entry in enumerate(batch)]
-
-
-@pytest.mark.parametrize("device", ["cpu"])
-def test_a_samples_numbers_are_its_own(device):
-    batch = seeded(tiny_batch(3))
-    together = SampleRandomness(batch, torch.device(device))
-    drawn = [together.randn(2, 3), together.randint(1000), together.rand(), together.randint(9, 2)]
-    assert [tuple(x.shape) for x in drawn] == [(3, 2, 3), (3,), (3,), (3, 2)]
-    torch.manual_seed(5)
-    last = SampleRandomness(batch[2:], torch.device(device))
-    alone = [last.randn(2, 3), last.randint(1000), last.rand(), last.randint(9, 2)]
-    for whole, one in zip(drawn, alone):
-        assert torch.equal(whole[2:], one)
-        assert whole.dtype == one.dtype
-
-
-def test_ids_are_the_samples_own_too():
-    batch = seeded(tiny_batch(3))
-    maps = torch.stack([entry["segment_ids"] for entry in batch])
-    ids = [
-        SampleRandomness(part, torch.device("cpu")).assign_ids(some, num_bits=7, method="random")
-        for part, some in ((batch, maps), (batch[1:2], maps[1:2]))
-    ]
-    assert torch.equal(ids[0][1:2], ids[1])
-
-
-def test_without_the_key_the_global_generator_is_used():
-    drawn = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        randomness = SampleRandomness(tiny_batch(2), torch.device("cpu"))
-        drawn.append(randomness.randn(4))
-    assert torch.equal(*drawn)
-    torch.manual_seed(3)
-    assert torch.equal(drawn[0], torch.randn(2, 4))
+        ours, theirs = final[0]["ema"]["model"], other["ema"]["model"]
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            # Adam moves a weight whose gradient is nearly 0 by a whole step either way, as the
+            # order of a sum has it: a single one in a thousand, and by no more than two steps.
+            close = torch.isclose(theirs[key], ours[key], rtol=2e-3, atol=2e-4)
+            assert close.float().mean() > 0.999, key
+            torch.testing.assert_close(theirs[key], ours[key], rtol=2e-3, atol=4e-3, msg=key)
 
 
 def test_accumulation_is_one_step_of_the_whole_batch(tmp_path):
@@ -123,12 +82,8 @@ def test_accumulation_is_one_step_of_the_whole_batch(tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for ours, theirs in zip(*(t.unwrapped_model.parameters() for t in trainers)):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-6)
-    assert len(trainers[1].batch) == 4
-
-
-def test_batch_that_cannot_be_divided(tmp_path):
     with pytest.raises(ValueError, match="4 samples cannot be divided into SOLVER.ACCUMULATION"):
-        run_trainer(tiny_net_config(tmp_path, "SOLVER.ACCUMULATION_STEPS", 3))
+        run_trainer(tiny_net_config(tmp_path / "three", "SOLVER.ACCUMULATION_STEPS", 3))
 
 
 def test_another_number_of_processes_is_scaled_as_in_detectron2(tmp_path):

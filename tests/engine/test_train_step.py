@@ -35,16 +35,13 @@ def run(step: TrainStep) -> dict:
     return {name: value for name, (value, _) in storage.latest().items()}
 
 
-def test_losses_norm_and_step():
-    model = Scaled()
-    logged = run(make_step(model))
-    assert logged["total_loss"] == 4.0 and logged["grad_norm"] == 4.0
-    assert model.weight.item() == 2.0 - 0.5 * 4.0
-
-
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
 def test_clips_the_true_gradient_in_every_precision(dtype):
     """With float16, the gradient that is clipped is the unscaled one."""
+    model = Scaled()
+    logged = run(make_step(model, dtype=dtype))
+    assert logged["total_loss"] == logged["grad_norm"] == 4.0
+    assert model.weight.item() == 2.0 - 0.5 * 4.0
     model = Scaled()
     logged = run(make_step(model, dtype=dtype, max_grad_norm=1.0))
     assert logged["grad_norm"] == pytest.approx(4.0)
@@ -69,17 +66,9 @@ def test_float16_skips_the_step_that_overflows():
 def test_gradient_that_is_not_finite_stops_training():
     model = Scaled()
     model.weight.register_hook(lambda grad: grad * float("inf"))
-    with pytest.raises(FloatingPointError, match="norm is inf at iteration 0"):
+    with pytest.raises(FloatingPointError, match="iteration 0: .* norm of the gradients inf"):
         run(make_step(model))
     assert model.weight.item() == 2.0
-
-
-def test_eval_mode_raises():
-    model = Scaled()
-    step = make_step(model)
-    model.eval()
-    with pytest.raises(RuntimeError, match="eval mode"):
-        run(step)
 
 
 def draw() -> tuple:
@@ -94,11 +83,3 @@ def test_seeds_depend_on_seed_iteration_and_rank():
     assert draws[0] == draws[-1]
     for column in zip(*draws[:-1]):
         assert len(set(column)) == 4
-
-
-def test_negative_seed_leaves_the_generators_alone():
-    seed_step(0, 0, 0)
-    expected = draw()
-    seed_step(0, 0, 0)
-    seed_step(-1, 0, 0)
-    assert draw() == expected

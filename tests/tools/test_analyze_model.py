@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldmseg_d2.engine import analysis, peak_memory
+from ldmseg_d2.engine import analysis
 from ldmseg_d2.model_zoo import get_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +60,12 @@ def counted(model: nn.Module, batch: list[dict]) -> int:
     return counter.get_total_flops()
 
 
+def factored_head(cfg) -> int:
+    """Its expansion to all ids comes after the decoder."""
+    bits = cfg.MODEL.LDMSEG.NUM_BITS
+    return 2 * bits * (2**bits - 1) * 64 * 64
+
+
 @pytest.mark.parametrize("name, passes", [(LDMSEG, 3), (JOINT, 3), (SEPARATE, 9)])
 def test_counts_are_those_of_the_real_model(name, passes):
     cfg = tiny_config(name, *CLASSES)
@@ -72,10 +78,8 @@ def test_counts_are_those_of_the_real_model(name, passes):
     calls = []
     model.denoiser.unet.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
     batch = tiny_batch(1) if name == LDMSEG else tiny_multitask_batch(1)
-    # The factored head's expansion to all ids comes after the decoder.
-    head = 2 * cfg.MODEL.LDMSEG.NUM_BITS * (2**cfg.MODEL.LDMSEG.NUM_BITS - 1) * 64 * 64
     inference = found["flops"]["inference"]
-    assert inference <= counted(model.eval(), batch) <= 1.01 * inference + 2 * head
+    assert inference <= counted(model.eval(), batch) <= 1.01 * inference + 2 * factored_head(cfg)
     assert sum(calls) == found["forwards"] == passes
     if name != SEPARATE:  # which trains one of its tasks, drawn at random
         training = found["flops"]["training"]
@@ -87,32 +91,27 @@ def test_autoencoders_are_counted(name):
     cfg = tiny_config(name)
     found, model = analysis.analyze(cfg), build_model(cfg).eval()
     assert found["parameters"]["autoencoder"][0] == sum(p.numel() for p in model.parameters())
-    assert found["forwards"] == 0
-    head = 2 * cfg.MODEL.LDMSEG.NUM_BITS * (2**cfg.MODEL.LDMSEG.NUM_BITS - 1) * 64 * 64
-    head = head if name == AUTOENCODER else 0
+    head = 0 if name == DEPTH_AUTOENCODER else factored_head(cfg)
     assert counted(model, tiny_multitask_batch(1)) - head == found["flops"]["inference"]
 
 
-def test_full_size_is_counted_without_memory():
-    before = peak_memory.peak_resident_bytes()
-    found = analysis.analyze(get_config("coco/ldmseg_coco.yaml"))
+def test_full_size_is_counted():
+    found = analysis.analyze(get_config("coco/ldmseg_official.yaml"))
     # 860M parameters of Stable Diffusion's UNet without cross-attention; about 0.8 TFLOPs.
     assert 780e6 < found["parameters"]["denoiser"][0] < 870e6
     assert 0.7e12 < found["flops"]["step"] < 0.9e12
     assert found["least_bytes"] > 16 * found["parameters"]["denoiser"][1]
-    assert peak_memory.peak_resident_bytes() - before < 0.5e9
 
 
-def test_memory_is_measured_by_running(tool, monkeypatch):
-    cfg = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2)
-    assert peak_memory.measure_here(cfg, "train", 2) > 1e7
+def test_memory_is_measured_by_running(tool, monkeypatch, tmp_path):
+    cfg, config = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2), tmp_path / "tiny.yaml"
+    config.write_text(cfg.dump())
+    for what in ("train", "inference"):
+        assert analysis.measure_memory(str(config), [], what, 1) > 1e8
     asked = []
     monkeypatch.setattr(tool, "measure", lambda f, o, what, n: asked.append((what, n)) or 1e9 * n)
     assert "| 1.0 (batch 1), 2.0 (batch 2) | 1.0 |" in tool.row("a.yaml", [], cfg, run=True)
     assert asked == [("train", 1), ("train", 2), ("inference", 1)]
-    # Too much for a CPU.
-    monkeypatch.setattr(tool, "MAX_CPU_FLOPS", 1)
-    assert "| at least 0.0 | - |" in tool.row("a.yaml", [], cfg, run=True)
 
 
 def test_table_is_written_between_the_markers(tool, tmp_path):
@@ -124,9 +123,6 @@ def test_table_is_written_between_the_markers(tool, tmp_path):
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert text.count("tiny.yaml") == 1 and "at least" in text
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="needs the lines"):
-        tool.write(page, [])
 
 
 def test_the_page_names_every_shipped_config():
