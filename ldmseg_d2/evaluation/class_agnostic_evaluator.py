@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
 
 from ..data.annotations import read_id_png
@@ -30,10 +29,8 @@ def match_segments(
 
     As in panopticapi, ground-truth void does not count towards a predicted segment's area.
 
-    Args:
-        truth: (H, W) int64: 0 is void, 1..K are the segments, higher ids are ignored (crowd).
-        ids: (H, W) int64: 0 is void, any other id is a predicted segment.
-        num_segments: K.
+    `truth` (H, W) int64 is void (0), the segments 1..K and above that crowd, which is ignored;
+    `ids` (H, W) int64 is void (0) or a predicted segment.
 
     Returns:
         (K,) float64 IoUs in [0, 1], 0 without a match; and (K,) int64 matched ids, -1 without.
@@ -115,13 +112,9 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
 
     task_name = "panoptic_class_agnostic"
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None):
-        """
-        Args:
-            dataset_name: a registered data set with panoptic ground truth.
-            output_dir: predictions become id PNGs in its ``<task_name>/``; None: they do not.
-        """
-        self._dataset_name, self._output_dir = dataset_name, output_dir
+    def __init__(self, dataset_name: str):
+        """``dataset_name``: a registered data set with panoptic ground truth."""
+        self._dataset_name = dataset_name
         self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
         missing = [i for i, d in self._ground_truth.items() if "pan_seg_file_name" not in d]
         if missing:
@@ -137,13 +130,10 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Take the predictions of some images; the outputs are not changed.
+        """Take predictions: ``image_id``, and ``panoptic_seg``, (ids (H, W), segments_info).
 
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``panoptic_seg`` = (H x W integer tensor at the ground truth's size,
-                0 is void, segments_info). Every id above 0 is a segment. With segments_info None,
-                void is -1 (Detectron2's convention). Without the key nothing was predicted.
+        Every id above 0 is a segment; without segments_info void is -1, as in Detectron2. Without
+        the key nothing was predicted.
         """
         for entry, output in zip(inputs, outputs):
             png = None
@@ -158,20 +148,19 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         predictions = gather_by_image(self._predictions)
         if predictions is None:
             return None
-        metrics = class_agnostic_quality(self._compared(predictions.values()))
-        if self._output_dir is not None:
-            self._write(predictions.values())
+        metrics = class_agnostic_quality(self.compared(predictions.values()))
         logger.info(
             f"{self.task_name}: PQ {metrics['PQ']:.1f} on {len(predictions)} of "
             f"{len(self._ground_truth)} images of {self._dataset_name}"
         )
         return OrderedDict({self.task_name: metrics})
 
-    def _compared(
+    def compared(
         self, predictions: Iterable[dict[str, Any]]
     ) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+        """What :func:`class_agnostic_quality` takes, of what was processed."""
         for one in predictions:
-            truth, segments = load_ground_truth(self._ground_truth[one["image_id"]])
+            truth, num_segments = load_ground_truth(self._ground_truth[one["image_id"]])
             ids = np.zeros_like(truth) if one["png"] is None else pq.decode_id_map(one["png"])
             if ids.shape != truth.shape:
                 raise ValueError(
@@ -179,17 +168,7 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
                     f"the ground truth {truth.shape}; a model's output has the size that the "
                     "input's 'height' and 'width' state"
                 )
-            yield truth, sum(not s["iscrowd"] for s in segments), ids
-
-    def _write(self, predictions: Iterable[dict[str, Any]]) -> None:
-        folder = os.path.join(self._output_dir, self.task_name)
-        PathManager.mkdirs(folder)
-        for one in predictions:
-            path = self._ground_truth[one["image_id"]]["pan_seg_file_name"]
-            name = f"{os.path.splitext(os.path.basename(path))[0]}.png"
-            if one["png"] is not None:
-                with PathManager.open(os.path.join(folder, name), "wb") as file:
-                    file.write(one["png"])
+            yield truth, num_segments, ids
 
 
 class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
@@ -198,7 +177,7 @@ class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
     task_name = "reconstruction"
 
 
-def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, int]:
     """Read one image's ground truth with categories merged into one and crowds into one region.
 
     Args:
@@ -206,8 +185,7 @@ def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
             (default 0); without it every id above 0 is a segment. Ids that it lacks are void.
 
     Returns:
-        (H, W) int64: 0 is void, 1..K the segments, K + 1 the crowd region; and ``id``, ``iscrowd``
-        and ``area`` of each, the segments first.
+        (H, W) int64: 0 is void, 1..K the segments, K + 1 the crowd region; and K.
     """
     ids = read_id_png(entry["pan_seg_file_name"])
     labels, inverse = np.unique(ids, return_inverse=True)
@@ -215,14 +193,7 @@ def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
     if segments_info is None:
         segments_info = [{"id": int(label)} for label in labels if label != 0]
     segments = [s["id"] for s in segments_info if not s.get("iscrowd", 0)]
-    crowds = [s["id"] for s in segments_info if s.get("iscrowd", 0)]
-    new_ids = {old: new for new, old in enumerate(segments, start=1)}
-    new_ids.update((old, len(segments) + 1) for old in crowds)
+    new_ids = {s["id"]: len(segments) + 1 for s in segments_info}
+    new_ids.update((old, new) for new, old in enumerate(segments, start=1))
     table = np.array([new_ids.get(int(label), 0) for label in labels], dtype=np.int64)
-    truth = table[inverse].reshape(ids.shape)
-    num_ids = len(segments) + bool(crowds)
-    areas = np.bincount(truth.reshape(-1), minlength=num_ids + 1)
-    return truth, [
-        {"id": i, "iscrowd": int(i > len(segments)), "area": int(areas[i])}
-        for i in range(1, num_ids + 1)
-    ]
+    return table[inverse].reshape(ids.shape), len(segments)

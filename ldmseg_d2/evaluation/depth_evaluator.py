@@ -1,14 +1,11 @@
 """Depth: the usual error measures, with or without alignment to the ground truth."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 
 from ..data import load_dataset_dicts
 from ..data.annotations import read_gray_png
@@ -79,7 +76,6 @@ class DepthEvaluator(DatasetEvaluator):
     def __init__(
         self,
         dataset_name: str,
-        output_dir: str | None = None,
         *,
         alignment: str = "none",
         dataset_dicts: Sequence[dict[str, Any]] | None = None,
@@ -87,14 +83,12 @@ class DepthEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered data set.
-            output_dir: predictions, aligned, are written there as 16-bit PNGs in ``depth/``, of the
-                ground truth's scale. None: they are not kept.
             alignment: see :func:`align_depth`.
             dataset_dicts: of the data set, where they have depth that it lacks itself.
         """
         if alignment not in ALIGNMENTS:
             raise ValueError(f"depth alignment {alignment!r}; allowed: {', '.join(ALIGNMENTS)}")
-        self._output_dir, self._alignment = output_dir, alignment
+        self._alignment = alignment
         records = load_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts
         self._records = {r["image_id"]: r for r in records}
         if not any("depth_file_name" in r for r in records):
@@ -131,8 +125,6 @@ class DepthEvaluator(DatasetEvaluator):
         prediction = prediction.detach().cpu().numpy().astype(np.float64)
         aligned = np.maximum(align_depth(prediction, depth, valid, self._alignment), LEAST)
         result["metrics"] = depth_metrics(aligned[valid], depth[valid])
-        if self._output_dir is not None:
-            self._write_png(record, aligned)
         return result
 
     def evaluate(self) -> OrderedDict | None:
@@ -154,16 +146,6 @@ class DepthEvaluator(DatasetEvaluator):
         broken = sum(not np.isfinite(e["metrics"]["AbsRel"]) for e in measured)
         metrics.update({"images": len(measured), "non_finite_images": broken})
         return OrderedDict({"depth": metrics})
-
-    def _write_png(self, record: dict[str, Any], metres: np.ndarray) -> None:
-        folder = os.path.join(self._output_dir, "depth")
-        PathManager.mkdirs(folder)
-        name = os.path.splitext(os.path.basename(record["depth_file_name"]))[0] + ".png"
-        values = np.clip(np.rint(metres * record["depth_scale"]), 0, np.iinfo(np.uint16).max)
-        # 0, invalid, where nothing finite was predicted.
-        values = np.nan_to_num(values, nan=0.0).astype(np.uint16)
-        with PathManager.open(os.path.join(folder, name), "wb") as file:
-            Image.fromarray(values).save(file, format="PNG")
 
 
 def load_depth(record: dict[str, Any]) -> np.ndarray:

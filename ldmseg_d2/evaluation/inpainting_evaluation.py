@@ -4,20 +4,17 @@ The protocol is the paper's (arXiv 2401.10227: blocks of 16 x 16 pixels are drop
 PQ of the completed mask), with further patterns and with numbers for the dropped region alone.
 """
 
-import importlib.util
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.segmentation import random_walker
 
 from ..data.annotations import read_photo
 from ..inpainting.patterns import known_mask
 from .class_agnostic_evaluator import class_agnostic_quality, load_ground_truth, match_segments
-
-logger = logging.getLogger(__name__)
 
 # Names of given segments are drawn from 1..MAX_NAME: no model can have seen them as its own ids.
 MAX_NAME = 10_000
@@ -45,9 +42,7 @@ class Hints(NamedTuple):
 
 def load_picture(record: dict[str, Any], mapper: Callable[[dict], dict]) -> Picture:
     """Read one picture of a data set with its ground truth; ``mapper`` makes the model's inputs."""
-    truth, segments_info = load_ground_truth(record)
-    num_segments = sum(not s["iscrowd"] for s in segments_info)
-    return Picture(mapper(record), read_photo(record["file_name"]), truth, num_segments)
+    return Picture(mapper(record), read_photo(record["file_name"]), *load_ground_truth(record))
 
 
 def draw_hints(picture: Picture, pattern: str, drop: float, seed: int, **options) -> Hints:
@@ -105,8 +100,6 @@ def random_walker_fill(photo: np.ndarray, ids: np.ndarray, known: np.ndarray) ->
     The walker avoids edges of the photo (H, W, 3) uint8 (Grady, IEEE PAMI 28(11), 2006), as
     scikit-image has it. Known void (0) is a region as any other.
     """
-    from skimage.segmentation import random_walker  # an optional extra
-
     labels, seeds = np.unique(ids[known], return_inverse=True)
     if len(labels) < 2 or known.all():
         return nearest_fill(ids, known)
@@ -141,12 +134,9 @@ def completions(
         yield pattern, drop, "no_hints", hints, without
         nearest = [nearest_fill(one.ids, one.known) for one in hints]
         yield pattern, drop, "nearest", hints, nearest
-        if importlib.util.find_spec("skimage") is None:
-            logger.warning("no random walker: it needs scikit-image (pip install scikit-image)")
-        else:
-            pairs = zip(pictures, hints)
-            walked = [random_walker_fill(p.photo, one.ids, one.known) for p, one in pairs]
-            yield pattern, drop, "random_walker", hints, walked
+        pairs = zip(pictures, hints)
+        walked = [random_walker_fill(p.photo, one.ids, one.known) for p, one in pairs]
+        yield pattern, drop, "random_walker", hints, walked
         completed = [segment_ids(output) for output in complete(pictures, hints, segment)]
         yield pattern, drop, "model", hints, completed
 

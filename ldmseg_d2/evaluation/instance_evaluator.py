@@ -30,9 +30,9 @@ class InstanceAPEvaluator(DatasetEvaluator):
     """COCO's average precision of masks, computed by pycocotools.
 
     The metrics are those of Detectron2's :class:`COCOEvaluator`, which wants a JSON of instances of
-    all images and things that come first among the classes. Here the ground truth is the metadata's
-    ``json_file`` where it exists and has the things' categories, as with COCO (published numbers
-    are measured against it), else the things of the panoptic PNGs.
+    all images and things that come first among the classes. Here the ground truth are the things of
+    the panoptic PNGs. (COCO's published numbers are measured against its JSON of instances, in
+    which masks may overlap.)
 
     Only images that were processed are evaluated; without ``instances`` an image counts as one
     where nothing was found.
@@ -50,7 +50,6 @@ class InstanceAPEvaluator(DatasetEvaluator):
         things = metadata.thing_dataset_id_to_contiguous_id
         self._dataset_ids = {contiguous: dataset_id for dataset_id, contiguous in things.items()}
         self._names = {d: metadata.thing_classes[c] for d, c in things.items()}
-        self._json_file = metadata.get("json_file", None)
         self._records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)}
         self.reset()
 
@@ -97,16 +96,6 @@ class InstanceAPEvaluator(DatasetEvaluator):
         return OrderedDict({"segm": metrics})
 
     def _ground_truth(self, image_ids: Collection[Any]) -> COCO:
-        if self._json_file is not None and PathManager.isfile(self._json_file):
-            with contextlib.redirect_stdout(io.StringIO()):
-                truth = COCO(PathManager.get_local_path(self._json_file))
-            if set(truth.cats) == set(self._names) and set(image_ids) <= set(truth.imgs):
-                logger.info(f"Mask AP is measured against {self._json_file}")
-                return truth
-            logger.warning(
-                f"{self._json_file} has other categories or images than the data set: mask AP is "
-                "measured against the panoptic PNGs"
-            )
         images, annotations = [], []
         for image_id in image_ids:
             ids = read_id_png(self._records[image_id]["pan_seg_file_name"])
