@@ -1,10 +1,10 @@
 """Class-agnostic panoptic quality: how well a picture is divided, whatever the segments are."""
 
 import logging
-import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from .gather import gather_by_image
 
 logger = logging.getLogger(__name__)
 
-# The one category that all segments are of.
-SEGMENT = {"id": 1, "name": "segment", "isthing": 1, "supercategory": "segment", "color": [0, 0, 0]}
+# The one category that all segments are of, by its id.
+CATEGORIES = {1: {"id": 1, "name": "segment", "isthing": 1}}
 
 
 def match_segments(
@@ -56,9 +56,8 @@ def class_agnostic_quality(
     """Panoptic quality with all categories merged into one, computed by panopticapi.
 
     Args:
-        images: of each the ground truth (H, W) int64 (0 void, 1..K segments, K + 1 a crowd region:
-            predicted segments mostly on it or on void are ignored), K, and the predicted ids (H, W)
-            int64, 0 is void.
+        images: of each the ground truth and K, as :func:`load_ground_truth` gives them, and the
+            predicted ids (H, W) int64, 0 is void. Segments mostly on crowd or void are ignored.
 
     Returns:
         "PQ", "SQ", "RQ" and "mIoU" (mean over ground-truth segments, see :func:`match_segments`) in
@@ -69,33 +68,27 @@ def class_agnostic_quality(
     with tempfile.TemporaryDirectory(prefix="ldmseg_eval_") as folder:
         for index, (truth, num_segments, ids) in enumerate(images):
             ious.append(match_segments(truth, ids, num_segments)[0])
-            areas = np.bincount(truth.reshape(-1), minlength=num_segments + 1)
-            # A segment without a pixel stays, as one that cannot be found.
-            wanted = [
-                {"id": i, "category_id": SEGMENT["id"], "iscrowd": int(i > num_segments), "area": a}
-                for i, a in enumerate(areas.tolist())
-                if i and (a or i <= num_segments)
-            ]
-            labels, sizes = np.unique(ids[ids != 0], return_counts=True)
-            found = [
-                {"id": i, "category_id": SEGMENT["id"], "area": a}
-                for i, a in zip(labels.tolist(), sizes.tolist())
-            ]
             num_pixels += truth.size
-            num_predicted += len(found)
             pair = []
-            for name, one, segments in (("gt", truth, wanted), ("pred", ids, found)):
+            for name, one, crowd in (("gt", truth, num_segments + 1), ("pred", ids, 0)):
                 file_name = f"{name}_{index}.png"
-                with open(os.path.join(folder, file_name), "wb") as file:
-                    file.write(pq.encode_id_map(one))
+                Path(folder, file_name).write_bytes(pq.encode_id_map(one))
+                areas = dict(zip(*(a.tolist() for a in np.unique(one, return_counts=True))))
+                # A true segment without a pixel stays, as one that cannot be found.
+                areas = {**dict.fromkeys(range(1, crowd), 0), **areas}
+                segments = [
+                    {"id": i, "category_id": 1, "area": area, "iscrowd": int(i == crowd)}
+                    for i, area in areas.items()
+                    if i != 0
+                ]
                 pair.append({"image_id": index, "file_name": file_name, "segments_info": segments})
+            num_predicted += len(segments)
             pairs.append(tuple(pair))
-        categories = {SEGMENT["id"]: SEGMENT}
-        stat = pq.compute_stat(pairs, folder, folder, categories, num_pixels)
-    quality, sums = pq.average_quality(stat, categories), stat[SEGMENT["id"]]
+        stat = pq.compute_stat(pairs, folder, folder, CATEGORIES, num_pixels)
+    sums = stat[1]
     joined, num_images = np.concatenate(ious), max(len(pairs), 1)
     return {
-        **{key: quality[key] for key in ("PQ", "SQ", "RQ")},
+        **pq.average_quality(stat, CATEGORIES),
         "mIoU": 100 * float(joined.mean()) if len(joined) else 0.0,
         **{key: int(getattr(sums, key.lower())) for key in ("TP", "FP", "FN")},
         "segments_per_image": num_predicted / num_images,
@@ -106,8 +99,7 @@ def class_agnostic_quality(
 class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
     """:func:`class_agnostic_quality` of what a model gives; see :func:`load_ground_truth`.
 
-    Only images that were processed are evaluated; an image processed without a predicted segment
-    counts as misses.
+    Only images that were processed are evaluated.
     """
 
     task_name = "panoptic_class_agnostic"
@@ -116,12 +108,10 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         """``dataset_name``: a registered data set with panoptic ground truth."""
         self._dataset_name = dataset_name
         self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
-        missing = [i for i, d in self._ground_truth.items() if "pan_seg_file_name" not in d]
-        if missing:
+        if any("pan_seg_file_name" not in d for d in self._ground_truth.values()):
             raise ValueError(
-                f"class-agnostic PQ needs panoptic ground truth, but {len(missing)} of "
-                f"{len(self._ground_truth)} images of {dataset_name!r} lack 'pan_seg_file_name' "
-                f"(the first: image_id {missing[0]!r}); register the data set with its id PNGs"
+                f"class-agnostic PQ needs panoptic ground truth, but images of {dataset_name!r} "
+                "lack 'pan_seg_file_name'; register the data set with its id PNGs"
             )
         self.reset()
 
@@ -165,8 +155,7 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
             if ids.shape != truth.shape:
                 raise ValueError(
                     f"image_id {one['image_id']!r}: the prediction is {ids.shape} (H, W), "
-                    f"the ground truth {truth.shape}; a model's output has the size that the "
-                    "input's 'height' and 'width' state"
+                    f"the ground truth {truth.shape}"
                 )
             yield truth, num_segments, ids
 

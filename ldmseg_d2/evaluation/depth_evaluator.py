@@ -25,13 +25,13 @@ def align_depth(
 
     Args:
         prediction, depth: (H, W) float64, of any scale and metres.
-        valid: (H, W) bool with at least one pixel: where ``depth`` is above 0 and counts.
+        valid: (H, W) bool with at least one pixel: where ``depth`` counts.
         alignment: "none"; "scale_and_shift": ``s * prediction + t`` with the least squared error
             (MiDaS, arXiv 1907.01341, equation 4; here of depth, not of its inverse).
 
     Returns:
-        (H, W) float64; NaN where the prediction is not finite, and everywhere where no such scale
-        exists since that is so at a valid pixel.
+        (H, W) float64; NaN where the prediction is not finite, and, aligned, everywhere where that
+        is so at a valid pixel.
     """
     result = np.where(np.isfinite(prediction), prediction, np.nan)
     seen, truth = result[valid], depth[valid]
@@ -80,11 +80,9 @@ class DepthEvaluator(DatasetEvaluator):
         alignment: str = "none",
         dataset_dicts: Sequence[dict[str, Any]] | None = None,
     ):
-        """
-        Args:
-            dataset_name: a registered data set.
-            alignment: see :func:`align_depth`.
-            dataset_dicts: of the data set, where they have depth that it lacks itself.
+        """``dataset_dicts``: of the data set, where they have depth that it lacks itself.
+
+        ``alignment``: see :func:`align_depth`.
         """
         if alignment not in ALIGNMENTS:
             raise ValueError(f"depth alignment {alignment!r}; allowed: {', '.join(ALIGNMENTS)}")
@@ -93,9 +91,8 @@ class DepthEvaluator(DatasetEvaluator):
         self._records = {r["image_id"]: r for r in records}
         if not any("depth_file_name" in r for r in records):
             raise ValueError(
-                f"none of the {len(records)} images of {dataset_name!r} has depth: their dicts "
-                "need 'depth_file_name' (16-bit PNG) and 'depth_scale' (its value per metre), or "
-                "the data set's metadata 'depth_scale'"
+                f"no image of {dataset_name!r} has depth: dicts need 'depth_file_name' (16-bit "
+                "PNG) and 'depth_scale' (its value per metre, or in the metadata)"
             )
         self.reset()
 
@@ -119,13 +116,12 @@ class DepthEvaluator(DatasetEvaluator):
                 f"{depth.shape} as in {record['depth_file_name']}"
             )
         valid = depth >= LEAST
-        result: dict[str, Any] = {"image_id": record["image_id"], "metrics": None}
-        if not valid.any():
-            return result
-        prediction = prediction.detach().cpu().numpy().astype(np.float64)
-        aligned = np.maximum(align_depth(prediction, depth, valid, self._alignment), LEAST)
-        result["metrics"] = depth_metrics(aligned[valid], depth[valid])
-        return result
+        metrics = None
+        if valid.any():
+            prediction = prediction.detach().cpu().numpy().astype(np.float64)
+            aligned = np.maximum(align_depth(prediction, depth, valid, self._alignment), LEAST)
+            metrics = depth_metrics(aligned[valid], depth[valid])
+        return {"image_id": record["image_id"], "metrics": metrics}
 
     def evaluate(self) -> OrderedDict | None:
         """On the main process ``{"depth": metrics}``, else None. Call it from every process.

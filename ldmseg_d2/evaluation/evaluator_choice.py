@@ -67,14 +67,10 @@ def build_evaluator(
     | "sem_seg" | gives semantic maps | classes of its pixels |
     | "depth" | the task "depth", or LDMSegDepthAutoencoder | depth |
 
-    LDMSeg gives segments with "instance" in ``MODEL.LDMSEG.TASKS``, classes unless ``CLASSIFIER``
-    is "none", semantic maps with "semantic" in ``TASKS`` or the classifier "mask_pooling". Other
-    meta-architectures are taken to give segments, classes and semantic maps.
-
-    Args:
-        cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG`` and ``TEST``.
-        dataset_name: a registered data set with one of ``EVALUATOR_TYPES`` in its metadata.
-        output_folder: predictions are written there; None: they are not kept.
+    LDMSeg's ``TASKS`` and ``CLASSIFIER`` say what it gives; other meta-architectures are taken to
+    give segments, classes and semantic maps. Predictions are written to ``output_folder`` unless it
+    is None. Raises ValueError for a data set without one of ``EVALUATOR_TYPES`` in its metadata, or
+    where nothing can be measured.
     """
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     if evaluator_type not in EVALUATOR_TYPES:

@@ -4,9 +4,9 @@ import contextlib
 import io
 import json
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -39,12 +38,7 @@ class InstanceAPEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
-        """
-        Args:
-            dataset_name: a registered data set with panoptic ground truth and things.
-            output_dir: predictions are written there as ``coco_instances_results.json`` (COCO's
-                format of results). None: they are not kept.
-        """
+        """``output_dir``: of ``coco_instances_results.json``, COCO's results; None: not kept."""
         self._dataset_name, self._output_dir = dataset_name, output_dir
         metadata = MetadataCatalog.get(dataset_name)
         things = metadata.thing_dataset_id_to_contiguous_id
@@ -88,10 +82,9 @@ class InstanceAPEvaluator(DatasetEvaluator):
             return OrderedDict()
         found = [instance for entry in entries.values() for instance in entry["found"] or ()]
         if self._output_dir is not None:
-            PathManager.mkdirs(self._output_dir)
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            with PathManager.open(path, "w") as file:
-                json.dump(found, file)
+            path = Path(self._output_dir, "coco_instances_results.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found))
         metrics = mask_average_precision(self._ground_truth(entries), found, list(entries))
         return OrderedDict({"segm": metrics})
 
@@ -101,18 +94,12 @@ class InstanceAPEvaluator(DatasetEvaluator):
             ids = read_id_png(self._records[image_id]["pan_seg_file_name"])
             images.append({"id": image_id, "height": ids.shape[0], "width": ids.shape[1]})
             for segment in self._records[image_id]["segments_info"]:
-                if segment["category_id"] not in self._dataset_ids:
-                    continue
-                mask = np.asfortranarray(ids == segment["id"], dtype=np.uint8)
-                annotations.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": self._dataset_ids[segment["category_id"]],
-                        "iscrowd": int(segment.get("iscrowd", 0)),
-                        "area": int(mask.sum()),
-                        "segmentation": mask_util.encode(mask),
-                    }
-                )
+                if segment["category_id"] in self._dataset_ids:
+                    mask = np.asfortranarray(ids == segment["id"], dtype=np.uint8)
+                    found = {"image_id": image_id, "iscrowd": int(segment.get("iscrowd", 0))}
+                    found["category_id"] = self._dataset_ids[segment["category_id"]]
+                    found.update(area=int(mask.sum()), segmentation=mask_util.encode(mask))
+                    annotations.append(found)
         return _coco(images, annotations, [{"id": i, "name": n} for i, n in self._names.items()])
 
 
