@@ -69,8 +69,8 @@ def draw_outputs(
         like = annotations.get("segment_ids")
         panels["panoptic"] = draw_panoptic(photo, *segments, like=like, **named)
     if output.get("sem_seg") is not None:
-        colors = style.class_colors
-        panels["semantic"] = draw_semantic(photo, output["sem_seg"], colors=colors, **named)
+        classes = output["sem_seg"]
+        panels["semantic"] = draw_semantic(photo, classes, colors=style.class_colors, **named)
     if output.get("depth") is not None:
         near_far, log = style.depth_range, False
         if near_far is None:

@@ -89,7 +89,6 @@ def model(batched_inputs):
 
 
 def test_every_method_completes_every_combination():
-    pytest.importorskip("skimage")
     pictures = [picture(i) for i in range(4)]
     found = list(
         completions(pictures, model, patterns=["points", "clicks"], drops=[0, 0.4], seed=0)
@@ -137,7 +136,6 @@ def test_nearest_fill_against_all_distances(seed, share):
 
 
 def test_the_walker_stops_at_the_photos_edge_and_keeps_what_is_known():
-    pytest.importorskip("skimage")
     truth = np.full((24, 24), 40)
     truth[:, 9:], truth[:6] = 7, 0
     photo = np.random.default_rng(0).integers(0, 8, (24, 24, 3)).astype(np.uint8)
