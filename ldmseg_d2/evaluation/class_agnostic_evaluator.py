@@ -139,10 +139,8 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         if predictions is None:
             return None
         metrics = class_agnostic_quality(self.compared(predictions.values()))
-        logger.info(
-            f"{self.task_name}: PQ {metrics['PQ']:.1f} on {len(predictions)} of "
-            f"{len(self._ground_truth)} images of {self._dataset_name}"
-        )
+        text = f"{len(predictions)} of {len(self._ground_truth)} images of {self._dataset_name}"
+        logger.info(f"{self.task_name}: PQ {metrics['PQ']:.1f} on {text}")
         return OrderedDict({self.task_name: metrics})
 
     def compared(

@@ -80,10 +80,7 @@ class DepthEvaluator(DatasetEvaluator):
         alignment: str = "none",
         dataset_dicts: Sequence[dict[str, Any]] | None = None,
     ):
-        """``dataset_dicts``: of the data set, where they have depth that it lacks itself.
-
-        ``alignment``: see :func:`align_depth`.
-        """
+        """``dataset_dicts``: of the data set, where they have depth that it lacks itself."""
         if alignment not in ALIGNMENTS:
             raise ValueError(f"depth alignment {alignment!r}; allowed: {', '.join(ALIGNMENTS)}")
         self._alignment = alignment

@@ -32,9 +32,6 @@ EVALUATORS: dict[str, Builder] = {}
 def register_evaluator(key: str) -> Callable[[Builder], Builder]:
     """Register how a kind of output is measured, under its new key in the results.
 
-    Raises:
-        ValueError: if the key is taken.
-
     Example:
         >>> @register_evaluator("metric_depth")
         ... def build_metric_depth(cfg, dataset_name, output_folder):
@@ -63,7 +60,7 @@ def build_evaluator(
     | "reconstruction" | LDMSegAutoencoder | panoptic |
     | "panoptic_seg" | predicts classes | panoptic with classes |
     | "panoptic_class_agnostic" | gives segments | panoptic |
-    | "segm", "bbox" | predicts classes | panoptic with classes, of which some are things |
+    | "segm" | predicts classes | panoptic with classes, of which some are things |
     | "sem_seg" | gives semantic maps | classes of its pixels |
     | "depth" | the task "depth", or LDMSegDepthAutoencoder | depth |
 

@@ -124,8 +124,7 @@ def completions(
     without = [segment_ids(output) for output in complete(pictures, None, segment)]
     for pattern, drop, hints in given:
         yield pattern, drop, "no_hints", hints, without
-        nearest = [nearest_fill(one.ids, one.known) for one in hints]
-        yield pattern, drop, "nearest", hints, nearest
+        yield pattern, drop, "nearest", hints, [nearest_fill(one.ids, one.known) for one in hints]
         photos = (picture.photo for picture in pictures)
         walked = [random_walker_fill(p, one.ids, one.known) for p, one in zip(photos, hints)]
         yield pattern, drop, "random_walker", hints, walked

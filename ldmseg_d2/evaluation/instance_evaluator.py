@@ -28,10 +28,9 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 class InstanceAPEvaluator(DatasetEvaluator):
     """COCO's average precision of masks, computed by pycocotools.
 
-    The metrics are those of Detectron2's :class:`COCOEvaluator`, which wants a JSON of instances of
-    all images and things that come first among the classes. Here the ground truth are the things of
-    the panoptic PNGs. (COCO's published numbers are measured against its JSON of instances, in
-    which masks may overlap.)
+    The metrics are those of Detectron2's :class:`COCOEvaluator`, which wants a JSON of instances.
+    Here the ground truth are the things of the panoptic PNGs; COCO's published numbers are measured
+    against its JSON of instances, in which masks may overlap.
 
     Only images that were processed are evaluated; without ``instances`` an image counts as one
     where nothing was found.
@@ -62,9 +61,8 @@ class InstanceAPEvaluator(DatasetEvaluator):
                 del instance["bbox"]
                 if instance["category_id"] not in self._dataset_ids:
                     raise ValueError(
-                        f"an instance of image_id {image_id!r} has class "
-                        f"{instance['category_id']}, which is no thing of {self._dataset_name!r}; "
-                        f"things are {sorted(self._dataset_ids)}"
+                        f"image_id {image_id!r} has class {instance['category_id']}, which is no "
+                        f"thing of {self._dataset_name!r}; things are {sorted(self._dataset_ids)}"
                     )
                 instance["category_id"] = self._dataset_ids[instance["category_id"]]
             self._entries.append({"image_id": image_id, "found": found})

@@ -45,13 +45,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 Path(folder, f"{index}.png").write_bytes(prediction["png_string"])
                 pairs.append((annotation, prediction))
             sizes = {i["id"]: i["height"] * i["width"] for i in ground_truth["images"]}
-            stat = compute_stat(
-                pairs,
-                self._metadata.panoptic_root,
-                folder,
-                categories,
-                sum(sizes[a["image_id"]] for a in annotations),
-            )
+            num_pixels = sum(sizes[a["image_id"]] for a in annotations)
+            root = self._metadata.panoptic_root
+            stat = compute_stat(pairs, root, folder, categories, num_pixels)
         if self._output_dir is not None:
             self._write(ground_truth, predictions.values())
         metrics = {}

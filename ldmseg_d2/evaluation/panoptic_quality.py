@@ -6,7 +6,6 @@ https://github.com/cocodataset/panopticapi
 
 import contextlib
 import io
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +23,11 @@ _POOL_FROM_PIXELS = 30_000_000
 def encode_id_map(ids: np.ndarray) -> bytes:
     """An id map (H, W) as the bytes of an RGB PNG; ValueError unless ids are in 0..2^24 - 1."""
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) <= MAX_ID:
-        raise ValueError(
-            f"segment ids {int(ids.min())}..{int(ids.max())} do not fit an id PNG; allowed are "
-            f"0 (void)..{MAX_ID}"
-        )
-    with io.BytesIO() as out:
-        # Level 1 is three times faster than the default; id maps compress well at any level.
-        Image.fromarray(id2rgb(ids)).save(out, format="PNG", compress_level=1)
-        return out.getvalue()
+        raise ValueError(f"segment ids {ids.min()}..{ids.max()}: allowed are 0 (void)..{MAX_ID}")
+    out = io.BytesIO()
+    # Level 1 is three times faster than the default; id maps compress well at any level.
+    Image.fromarray(id2rgb(ids)).save(out, format="PNG", compress_level=1)
+    return out.getvalue()
 
 
 def decode_id_map(png: bytes) -> np.ndarray:
@@ -52,7 +48,7 @@ def compute_stat(
     id; the number of all pixels decides whether a pool of processes is worth its start.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        if num_pixels < _POOL_FROM_PIXELS or (os.cpu_count() or 1) < 2:
+        if num_pixels < _POOL_FROM_PIXELS:
             return pq_compute_single_core(0, annotation_pairs, gt_folder, pred_folder, categories)
         return pq_compute_multi_core(annotation_pairs, gt_folder, pred_folder, categories)
 

@@ -15,10 +15,8 @@ from ..data.annotations import index_segments, read_gray_png, read_id_png
 class SemanticEvaluator(SemSegEvaluator):
     """Detectron2's :class:`SemSegEvaluator` without boundary IoU.
 
-    Its ground truth is the dict's ``sem_seg_file_name`` where it has one, else it is made of the
-    panoptic PNG and ``segments_info`` (crowds count as their class), so that COCO panoptic needs no
-    further files. Things need not be in the metadata's stuff map, and outputs without ``sem_seg``
-    are left out.
+    Its ground truth is the dict's ``sem_seg_file_name``, or else made of the panoptic PNG and
+    ``segments_info`` (crowds count as their class). Outputs without ``sem_seg`` are left out.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
@@ -80,10 +78,10 @@ class SemanticEvaluator(SemSegEvaluator):
         found = np.unique(truth[truth != self._ignore_label])
         wrong = found[(found < 0) | (found >= self._num_classes)]
         if wrong.size:
+            path = record.get("sem_seg_file_name", record.get("pan_seg_file_name"))
             raise ValueError(
-                f"{record.get('sem_seg_file_name', record.get('pan_seg_file_name'))} holds "
-                f"{wrong[:10].tolist()}; allowed are the classes 0..{self._num_classes - 1} and "
-                f"{self._ignore_label} (ignored)"
+                f"{path} holds {wrong[:10].tolist()}; allowed are the classes "
+                f"0..{self._num_classes - 1} and {self._ignore_label} (ignored)"
             )
         return truth
 

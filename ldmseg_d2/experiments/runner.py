@@ -224,7 +224,7 @@ def evaluate(cfg: CfgNode) -> dict[str, Any]:
 def _evaluate_once(path: Path, cfg: CfgNode) -> dict[str, Any]:
     weights = Path(cfg.MODEL.WEIGHTS)
     changed = weights.stat().st_mtime_ns if weights.is_file() else 0
-    return once(path, {**_evaluated(cfg), "changed": changed}, partial(evaluate, cfg))
+    return once(path, {**_evaluated(cfg), "changed": changed}, lambda: evaluate(cfg))
 
 
 def _evaluated(cfg: CfgNode) -> dict[str, Any]:

@@ -64,28 +64,6 @@ def naive_metrics(prediction, depth):
     ]
 
 
-def test_by_hand(register_depth):
-    # Image 0, valid: 1, 2 and 4 m against 1.1, 3 and 4 m (the fourth pixel has no ground truth).
-    #   AbsRel (0.1 + 0.5 + 0) / 3 = 0.2; RMSE sqrt((0.01 + 1 + 0) / 3);
-    #   ratios 1.1, 1.5 and 1: two of them below 1.25, all below 1.5625.
-    # Image 1: 10 m against 20 m everywhere: AbsRel 1, RMSE 10, ratio 2: above 1.25^3 = 1.953.
-    #   log error log 2 everywhere: SILog 0.
-    name = register_depth([np.array([[1.0, 2.0, 4.0, 0.0]]), np.full((1, 4), 10.0)])
-    logs = np.log([1.1, 1.5, 1.0])
-    expected = {
-        "AbsRel": (0.2 + 1) / 2,
-        "RMSE": (math.sqrt(1.01 / 3) + 10) / 2,
-        "delta1": (2 / 3 + 0) / 2,
-        "delta2": 0.5,
-        "delta3": 0.5,
-        "SILog": 100 * np.std(logs) / 2,
-        "images": 2,
-        "non_finite_images": 0,
-    }
-    result = evaluate(name, [[[1.1, 3.0, 4.0, 9.0]], [[20.0] * 4]])
-    assert result == pytest.approx(expected, rel=1e-6)
-
-
 @pytest.mark.parametrize("alignment", ["none", "scale_and_shift"])
 def test_equals_a_loop_over_pixels(register_depth, alignment):
     depths, predictions = random_depths(0)

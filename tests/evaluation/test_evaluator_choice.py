@@ -16,7 +16,6 @@ from PIL import Image
 from ldmseg_d2.config import add_ldmseg_config
 from ldmseg_d2.data.annotations import read_id_png
 from ldmseg_d2.evaluation import (
-    EVALUATORS,
     ClassAgnosticPanopticEvaluator,
     DepthEvaluator,
     InstanceAPEvaluator,
@@ -24,7 +23,6 @@ from ldmseg_d2.evaluation import (
     ReconstructionEvaluator,
     SemanticEvaluator,
     build_evaluator,
-    register_evaluator,
 )
 from ldmseg_d2.panoptic import panoptic_to_semantic
 
@@ -169,20 +167,6 @@ def test_relative_depth_is_aligned_and_metric_depth_is_not(rich):
         return run_evaluator(build_evaluator(cfg, rich), rich, outputs)["depth"]["AbsRel"]
 
     assert abs_rel("relative") == pytest.approx(0) and abs_rel("metric") == 0.5
-
-
-def test_a_new_evaluator_registers_in_a_few_lines(rich):
-    @register_evaluator("another")
-    def build(cfg, dataset_name, output_folder):
-        return DepthEvaluator(dataset_name) if cfg.MODEL.META_ARCHITECTURE == "LDMSeg" else None
-
-    try:
-        with pytest.raises(ValueError, match="'another' already"):
-            register_evaluator("another")(build)
-        assert DepthEvaluator in kinds(build_evaluator(config("LDMSeg"), rich))
-        assert DepthEvaluator not in kinds(build_evaluator(config("PanopticFPN"), rich))
-    finally:
-        del EVALUATORS["another"]
 
 
 def test_unknown_evaluator_type_names_the_allowed_ones(register):

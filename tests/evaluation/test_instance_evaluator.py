@@ -1,7 +1,6 @@
 """Mask AP: worked out by hand, against Detectron2's evaluator, and on odd data sets."""
 
 import json
-import math
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -59,29 +58,6 @@ def write_instances_json(path, name):
     categories = [{"id": BALL, "name": "ball"}, {"id": BOX, "name": "box"}]
     content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
     path.write_text(json.dumps(content))
-
-
-def test_by_hand(register):
-    # Two balls of 100 px. Found: the first exactly, score 0.9; of the second 62 px, score 0.8: IoU
-    # 0.62; nothing at all with score 0.1, which comes after full recall. So at the thresholds 0.5,
-    # 0.55 and 0.6 AP is 1; at the other seven the second is missed and recall ends at 1/2: of the
-    # recalls 0, 0.01, ..., 1, the 51 up to 0.5 have precision 1: AP 51 / 101.
-    ids = np.zeros((20, 40), np.int64)
-    ids[0:10, 0:10], ids[0:10, 20:30], ids[12:] = 1, 2, 3
-    infos = [[{"id": i, "category_id": c} for i, c in ((1, BALL), (2, BALL), (3, GRASS))]]
-    name = register([ids], infos)
-    second = ids == 2
-    second[9], second[:, 28:30], second[3:5, 21:26] = False, False, False
-    assert second.sum() == 62
-    nothing = np.zeros(ids.shape, bool)
-    nothing[15:18, 30:35] = True
-    output = as_instances([ids == 1, second, nothing], [0, 0, 0], [0.9, 0.8, 0.1])
-    result = run_evaluator(InstanceAPEvaluator(name), name, [output])["segm"]
-    assert result["AP"] == pytest.approx(100 * (3 + 7 * 51 / 101) / 10)
-    assert result["AP50"] == pytest.approx(100)
-    assert result["AP75"] == pytest.approx(100 * 51 / 101)
-    assert result["AP-ball"] == result["AP"] == result["APs"]
-    assert math.isnan(result["AP-box"]) and math.isnan(result["APl"])
 
 
 def test_equals_detectron2s_evaluator_also_of_a_part(register, tmp_path):

@@ -70,7 +70,6 @@ def test_what_changes_nothing_is_the_base(tmp_path):
         ({"STEP": [1]}, "unknown key 'STEP'; allowed: BASE, "),
         ({"STEPS": [0]}, "STEPS must be numbers above 0"),
         ({"STEPS": 4}, "STEPS cannot be 4"),
-        ({"FACTORS": {"ids": ["random"]}}, "FACTORS.ids must hold keys and values"),
         ({"FACTORS": {"self": {False: {"SEED": 1}}}}, "FACTORS.self: False is no text.*quotes"),
         ({"FACTORS": {"a": {"b": {"SEEED": 1}}}}, r"FACTORS.a.b: .*SEEED.*Did you mean SEED"),
         ({"OPTS": {"SEED": "x"}}, "BASE with OPTS.*SEED takes a value of type int"),

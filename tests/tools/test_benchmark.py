@@ -1,10 +1,8 @@
-"""The benchmark at the smallest size: LDMSeg with its stage 1, and a semantic segmentation."""
+"""The benchmark at the smallest size: LDMSeg with its stage 1, and a Panoptic FPN."""
 
 import json
-from pathlib import Path
 
 import pytest
-from detectron2.data import MetadataCatalog
 from load_tool import load_tool
 from tiny import TINY_OPTS
 
@@ -13,25 +11,12 @@ from ldmseg_d2.data.datasets.scenes import write_scenes
 from ldmseg_d2.experiments import runner
 from ldmseg_d2.experiments.costs import peak_memory
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "MODEL.LDMSEG.AUTOENCODER.ENCODER_CHANNELS 64 MODEL.LDMSEG.AUTOENCODER.DECODER_CHANNELS 64 "
     "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS 2"
 ).split() + TINY_OPTS
-SEMANTIC = """
-_BASE_: "{base}"
-MODEL:
-  META_ARCHITECTURE: "SemanticSegmentor"
-  WEIGHTS: ""
-  BACKBONE: {{NAME: "build_resnet_fpn_backbone", FREEZE_AT: 0}}
-  RESNETS:
-    DEPTH: 18
-    RES2_OUT_CHANNELS: 64
-    NORM: "BN"
-    OUT_FEATURES: ["res2", "res3", "res4", "res5"]
-  FPN: {{IN_FEATURES: ["res2", "res3", "res4", "res5"], OUT_CHANNELS: 16}}
-  SEM_SEG_HEAD: {{NUM_CLASSES: {classes}, CONVS_DIM: 16, NORM: ""}}
-"""
+NAME = "panoptic_fpn_scenes64"
+FPN = f"configs/scenes/baselines/{NAME}.yaml"
 
 
 @pytest.mark.slow
@@ -39,12 +24,8 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 8), ("val", 4)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
     register_all(str(tmp_path), overwrite=True)
-    classes = len(MetadataCatalog.get("scenes_train").stuff_classes)
-    semantic = tmp_path / "semantic.yaml"
-    base = ROOT / "configs" / "scenes" / "Base-scenes.yaml"
-    semantic.write_text(SEMANTIC.format(base=base, classes=classes))
     tool, output, page = load_tool("benchmark"), tmp_path / "out", tmp_path / "docs" / "B.md"
-    argv = ["--configs", "configs/scenes/ldmseg_scenes64.yaml", str(semantic)]
+    argv = ["--configs", "configs/scenes/ldmseg_scenes64.yaml", FPN]
     argv += ["--dataset", "scenes", "--budget", "iters:4", "--output", str(output)]
     argv += ["--first-stage", "configs/scenes/autoencoder_scenes64.yaml:0.25", "--steps", "1", "2"]
     argv += ["--rounds", "3", "--doc", str(page)]
@@ -69,7 +50,7 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     assert one < two and ldmseg["memory"] > 1e8
 
     text = page.read_text()
-    assert text.count("| ldmseg_scenes64, 1 step") == 1 == text.count("| semantic")
+    assert text.count("| ldmseg_scenes64, 1 step") == 1 == text.count("| panoptic_fpn")
     assert "COUNT_THRESHOLD 20" in text and "# Benchmark" in text and "--budget iters:4" in text
     assert (page.parent / "images" / "out_pq_latency.png").stat().st_size > 5000
     assert "images/out_pq_latency.png" in text
@@ -83,7 +64,7 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
     assert page.read_text() == text
     # Weights instead of a training: what is new is evaluated, the rest is not.
     monkeypatch.setattr(runner, "peak_memory", lambda _: None)
-    given = ["--weights", f"semantic={output / 'seed0' / 'semantic' / 'model_final.pth'}"]
+    given = ["--weights", f"{NAME}={output / 'seed0' / NAME / 'model_final.pth'}"]
     tool.main([*argv, *given, "--opts", *TINY])
     again = json.loads((output / "results.json").read_text())["models"][1]
     assert again["rows"][0]["results"] == other["rows"][0]["results"]
