@@ -4,9 +4,8 @@
 python tools/benchmark.py --configs FILE FILE ... --dataset scenes --budget 20m \
     --output output/benchmark_scenes [--doc docs/BENCHMARK.md] [--opts KEY VALUE ...]
 
-Writes DIR/results.json, results.md, pq_latency.png, pq_training_time.png and panel.png. What an
-interrupted benchmark has done is not repeated; another model joins with the same command and one
-more config.
+Writes DIR/results.json, results.md and pq_latency.png. What an interrupted benchmark has done is
+not repeated; another model joins with the same command and one more config.
 """
 
 import argparse
@@ -46,15 +45,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--images", type=int, default=0, help="test pictures; 0: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--curve-points", type=int, default=4, help="evaluations in training")
     parser.add_argument("--rounds", type=int, default=30, help="timed pictures of each model")
     parser.add_argument("--doc", metavar="PAGE", help="write a section of this page as well")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="config keys and values; comes last"
     )
     args = parser.parse_args(argv)
-    if min(args.rounds, *args.steps, 1) < 1 or min(args.images, args.curve_points) < 0:
-        parser.error("--rounds and --steps must be 1 or more, counts not negative")
+    if min(args.rounds, *args.steps, 1) < 1 or args.images < 0:
+        parser.error("--rounds and --steps must be 1 or more, --images not negative")
     if any("=" not in given for given in args.weights):
         parser.error("--weights takes MODEL=FILE, where MODEL is a config's name without .yaml")
     return args
@@ -78,13 +76,12 @@ def main(argv: list[str] | None = None) -> None:
         budget=budget,
         seeds=tuple(args.seeds),
         images=args.images,
-        curve_points=args.curve_points,
         rounds=args.rounds,
-        side_by_side=True,
+        memory=True,
     )
     found = Runner(contenders, settings).run()
     command = command_line(argv, Path(__file__).name)
-    page = write_report(found, settings.output, command=command, doc=args.doc, study=None)
+    page = write_report(found, settings.output, command=command, doc=args.doc)
     logger.info("The results are in %s", page)
 
 

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
 from ldmseg_d2.evaluation import inpainting_evaluation as inpainting
 from ldmseg_d2.evaluation import inpainting_report as report
-from ldmseg_d2.experiments.pages import picture_path, write_section
+from ldmseg_d2.experiments.pages import copy_picture, write_section
 from ldmseg_d2.inpainting.patterns import PATTERNS
 
 logger = logging.getLogger("ldmseg_d2.evaluate_inpainting")
@@ -94,9 +93,8 @@ def write_doc(page: str, output: str, text: str) -> None:
     """Write tables and pictures into a section of a page, named after the output folder."""
     name, lines = Path(output).name, [text]
     for file in sorted(Path(output).glob("*.png")):
-        target = picture_path(page, f"{name}_{file.stem}")
-        shutil.copyfile(file, target)
-        lines += [f"![{target.stem.replace('_', ' ')}](images/{target.name})", ""]
+        caption = f"{name}_{file.stem}".replace("_", " ")
+        lines += [f"![{caption}]({copy_picture(page, name, file)})", ""]
     write_section(page, name, lines, header="# Completing masks (inpainting)\n")
 
 

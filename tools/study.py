@@ -5,7 +5,7 @@ python tools/study.py --study configs/studies/training.yaml --budget 150s --imag
     [--doc docs/STUDIES.md] [KEY VALUE ...]
 
 What is changed is in the study's file; KEY VALUE hold for all its rows. Writes DIR/results.json,
-results.md and plots. What an interrupted study has done is not repeated.
+results.md and a plot. What an interrupted study has done is not repeated.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from ldmseg_d2.experiments import Budget, Runner, Settings, read_study
-from ldmseg_d2.experiments.mosaics import prepare_study_mosaics
 from ldmseg_d2.experiments.pages import command_line
 from ldmseg_d2.experiments.results_page import write_report
 
@@ -54,10 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         budget=budget,
         seeds=tuple(args.seeds),
         images=args.images,
-        curve_points=3,
         rounds=8,
     )
-    prepare_study_mosaics(study, settings.output)
     found = Runner(study.contenders, settings).run()
     command = command_line(argv, Path(__file__).name)
     page = write_report(found, settings.output, command=command, doc=args.doc, study=study)

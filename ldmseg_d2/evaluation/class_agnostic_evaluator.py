@@ -1,16 +1,15 @@
 """Class-agnostic panoptic quality: how well a picture is divided, whatever the segments are."""
 
 import logging
-import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils.file_io import PathManager
 from scipy.optimize import linear_sum_assignment
 
 from ..data.annotations import read_id_png
@@ -19,8 +18,8 @@ from .gather import gather_by_image
 
 logger = logging.getLogger(__name__)
 
-# The one category that all segments are of.
-SEGMENT = {"id": 1, "name": "segment", "isthing": 1, "supercategory": "segment", "color": [0, 0, 0]}
+# The one category that all segments are of, by its id.
+CATEGORIES = {1: {"id": 1, "name": "segment", "isthing": 1}}
 
 
 def match_segments(
@@ -30,10 +29,8 @@ def match_segments(
 
     As in panopticapi, ground-truth void does not count towards a predicted segment's area.
 
-    Args:
-        truth: (H, W) int64: 0 is void, 1..K are the segments, higher ids are ignored (crowd).
-        ids: (H, W) int64: 0 is void, any other id is a predicted segment.
-        num_segments: K.
+    `truth` (H, W) int64 is void (0), the segments 1..K and above that crowd, which is ignored;
+    `ids` (H, W) int64 is void (0) or a predicted segment.
 
     Returns:
         (K,) float64 IoUs in [0, 1], 0 without a match; and (K,) int64 matched ids, -1 without.
@@ -59,9 +56,8 @@ def class_agnostic_quality(
     """Panoptic quality with all categories merged into one, computed by panopticapi.
 
     Args:
-        images: of each the ground truth (H, W) int64 (0 void, 1..K segments, K + 1 a crowd region:
-            predicted segments mostly on it or on void are ignored), K, and the predicted ids (H, W)
-            int64, 0 is void.
+        images: of each the ground truth and K, as :func:`load_ground_truth` gives them, and the
+            predicted ids (H, W) int64, 0 is void. Segments mostly on crowd or void are ignored.
 
     Returns:
         "PQ", "SQ", "RQ" and "mIoU" (mean over ground-truth segments, see :func:`match_segments`) in
@@ -72,33 +68,27 @@ def class_agnostic_quality(
     with tempfile.TemporaryDirectory(prefix="ldmseg_eval_") as folder:
         for index, (truth, num_segments, ids) in enumerate(images):
             ious.append(match_segments(truth, ids, num_segments)[0])
-            areas = np.bincount(truth.reshape(-1), minlength=num_segments + 1)
-            # A segment without a pixel stays, as one that cannot be found.
-            wanted = [
-                {"id": i, "category_id": SEGMENT["id"], "iscrowd": int(i > num_segments), "area": a}
-                for i, a in enumerate(areas.tolist())
-                if i and (a or i <= num_segments)
-            ]
-            labels, sizes = np.unique(ids[ids != 0], return_counts=True)
-            found = [
-                {"id": i, "category_id": SEGMENT["id"], "area": a}
-                for i, a in zip(labels.tolist(), sizes.tolist())
-            ]
             num_pixels += truth.size
-            num_predicted += len(found)
             pair = []
-            for name, one, segments in (("gt", truth, wanted), ("pred", ids, found)):
+            for name, one, crowd in (("gt", truth, num_segments + 1), ("pred", ids, 0)):
                 file_name = f"{name}_{index}.png"
-                with open(os.path.join(folder, file_name), "wb") as file:
-                    file.write(pq.encode_id_map(one))
+                Path(folder, file_name).write_bytes(pq.encode_id_map(one))
+                areas = dict(zip(*(a.tolist() for a in np.unique(one, return_counts=True))))
+                # A true segment without a pixel stays, as one that cannot be found.
+                areas = {**dict.fromkeys(range(1, crowd), 0), **areas}
+                segments = [
+                    {"id": i, "category_id": 1, "area": area, "iscrowd": int(i == crowd)}
+                    for i, area in areas.items()
+                    if i != 0
+                ]
                 pair.append({"image_id": index, "file_name": file_name, "segments_info": segments})
+            num_predicted += len(segments)
             pairs.append(tuple(pair))
-        categories = {SEGMENT["id"]: SEGMENT}
-        stat = pq.compute_stat(pairs, folder, folder, categories, num_pixels)
-    quality, sums = pq.average_quality(stat, categories), stat[SEGMENT["id"]]
+        stat = pq.compute_stat(pairs, folder, folder, CATEGORIES, num_pixels)
+    sums = stat[1]
     joined, num_images = np.concatenate(ious), max(len(pairs), 1)
     return {
-        **{key: quality[key] for key in ("PQ", "SQ", "RQ")},
+        **pq.average_quality(stat, CATEGORIES),
         "mIoU": 100 * float(joined.mean()) if len(joined) else 0.0,
         **{key: int(getattr(sums, key.lower())) for key in ("TP", "FP", "FN")},
         "segments_per_image": num_predicted / num_images,
@@ -109,26 +99,19 @@ def class_agnostic_quality(
 class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
     """:func:`class_agnostic_quality` of what a model gives; see :func:`load_ground_truth`.
 
-    Only images that were processed are evaluated; an image processed without a predicted segment
-    counts as misses.
+    Only images that were processed are evaluated.
     """
 
     task_name = "panoptic_class_agnostic"
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None):
-        """
-        Args:
-            dataset_name: a registered data set with panoptic ground truth.
-            output_dir: predictions become id PNGs in its ``<task_name>/``; None: they do not.
-        """
-        self._dataset_name, self._output_dir = dataset_name, output_dir
+    def __init__(self, dataset_name: str):
+        """``dataset_name``: a registered data set with panoptic ground truth."""
+        self._dataset_name = dataset_name
         self._ground_truth = {d["image_id"]: d for d in DatasetCatalog.get(dataset_name)}
-        missing = [i for i, d in self._ground_truth.items() if "pan_seg_file_name" not in d]
-        if missing:
+        if any("pan_seg_file_name" not in d for d in self._ground_truth.values()):
             raise ValueError(
-                f"class-agnostic PQ needs panoptic ground truth, but {len(missing)} of "
-                f"{len(self._ground_truth)} images of {dataset_name!r} lack 'pan_seg_file_name' "
-                f"(the first: image_id {missing[0]!r}); register the data set with its id PNGs"
+                f"class-agnostic PQ needs panoptic ground truth, but images of {dataset_name!r} "
+                "lack 'pan_seg_file_name'; register the data set with its id PNGs"
             )
         self.reset()
 
@@ -137,13 +120,10 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         self._predictions: list[dict[str, Any]] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        """Take the predictions of some images; the outputs are not changed.
+        """Take predictions: ``image_id``, and ``panoptic_seg``, (ids (H, W), segments_info).
 
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``panoptic_seg`` = (H x W integer tensor at the ground truth's size,
-                0 is void, segments_info). Every id above 0 is a segment. With segments_info None,
-                void is -1 (Detectron2's convention). Without the key nothing was predicted.
+        Every id above 0 is a segment; without segments_info void is -1, as in Detectron2. Without
+        the key nothing was predicted.
         """
         for entry, output in zip(inputs, outputs):
             png = None
@@ -158,38 +138,24 @@ class ClassAgnosticPanopticEvaluator(DatasetEvaluator):
         predictions = gather_by_image(self._predictions)
         if predictions is None:
             return None
-        metrics = class_agnostic_quality(self._compared(predictions.values()))
-        if self._output_dir is not None:
-            self._write(predictions.values())
-        logger.info(
-            f"{self.task_name}: PQ {metrics['PQ']:.1f} on {len(predictions)} of "
-            f"{len(self._ground_truth)} images of {self._dataset_name}"
-        )
+        metrics = class_agnostic_quality(self.compared(predictions.values()))
+        text = f"{len(predictions)} of {len(self._ground_truth)} images of {self._dataset_name}"
+        logger.info(f"{self.task_name}: PQ {metrics['PQ']:.1f} on {text}")
         return OrderedDict({self.task_name: metrics})
 
-    def _compared(
+    def compared(
         self, predictions: Iterable[dict[str, Any]]
     ) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+        """What :func:`class_agnostic_quality` takes, of what was processed."""
         for one in predictions:
-            truth, segments = load_ground_truth(self._ground_truth[one["image_id"]])
+            truth, num_segments = load_ground_truth(self._ground_truth[one["image_id"]])
             ids = np.zeros_like(truth) if one["png"] is None else pq.decode_id_map(one["png"])
             if ids.shape != truth.shape:
                 raise ValueError(
                     f"image_id {one['image_id']!r}: the prediction is {ids.shape} (H, W), "
-                    f"the ground truth {truth.shape}; a model's output has the size that the "
-                    "input's 'height' and 'width' state"
+                    f"the ground truth {truth.shape}"
                 )
-            yield truth, sum(not s["iscrowd"] for s in segments), ids
-
-    def _write(self, predictions: Iterable[dict[str, Any]]) -> None:
-        folder = os.path.join(self._output_dir, self.task_name)
-        PathManager.mkdirs(folder)
-        for one in predictions:
-            path = self._ground_truth[one["image_id"]]["pan_seg_file_name"]
-            name = f"{os.path.splitext(os.path.basename(path))[0]}.png"
-            if one["png"] is not None:
-                with PathManager.open(os.path.join(folder, name), "wb") as file:
-                    file.write(one["png"])
+            yield truth, num_segments, ids
 
 
 class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
@@ -198,7 +164,7 @@ class ReconstructionEvaluator(ClassAgnosticPanopticEvaluator):
     task_name = "reconstruction"
 
 
-def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, int]:
     """Read one image's ground truth with categories merged into one and crowds into one region.
 
     Args:
@@ -206,8 +172,7 @@ def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
             (default 0); without it every id above 0 is a segment. Ids that it lacks are void.
 
     Returns:
-        (H, W) int64: 0 is void, 1..K the segments, K + 1 the crowd region; and ``id``, ``iscrowd``
-        and ``area`` of each, the segments first.
+        (H, W) int64: 0 is void, 1..K the segments, K + 1 the crowd region; and K.
     """
     ids = read_id_png(entry["pan_seg_file_name"])
     labels, inverse = np.unique(ids, return_inverse=True)
@@ -215,14 +180,7 @@ def load_ground_truth(entry: dict[str, Any]) -> tuple[np.ndarray, list[dict[str,
     if segments_info is None:
         segments_info = [{"id": int(label)} for label in labels if label != 0]
     segments = [s["id"] for s in segments_info if not s.get("iscrowd", 0)]
-    crowds = [s["id"] for s in segments_info if s.get("iscrowd", 0)]
-    new_ids = {old: new for new, old in enumerate(segments, start=1)}
-    new_ids.update((old, len(segments) + 1) for old in crowds)
+    new_ids = {s["id"]: len(segments) + 1 for s in segments_info}
+    new_ids.update((old, new) for new, old in enumerate(segments, start=1))
     table = np.array([new_ids.get(int(label), 0) for label in labels], dtype=np.int64)
-    truth = table[inverse].reshape(ids.shape)
-    num_ids = len(segments) + bool(crowds)
-    areas = np.bincount(truth.reshape(-1), minlength=num_ids + 1)
-    return truth, [
-        {"id": i, "iscrowd": int(i > len(segments)), "area": int(areas[i])}
-        for i in range(1, num_ids + 1)
-    ]
+    return table[inverse].reshape(ids.shape), len(segments)

@@ -1,14 +1,11 @@
 """Depth: the usual error measures, with or without alignment to the ground truth."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.utils.file_io import PathManager
-from PIL import Image
 
 from ..data import load_dataset_dicts
 from ..data.annotations import read_gray_png
@@ -28,13 +25,13 @@ def align_depth(
 
     Args:
         prediction, depth: (H, W) float64, of any scale and metres.
-        valid: (H, W) bool with at least one pixel: where ``depth`` is above 0 and counts.
+        valid: (H, W) bool with at least one pixel: where ``depth`` counts.
         alignment: "none"; "scale_and_shift": ``s * prediction + t`` with the least squared error
             (MiDaS, arXiv 1907.01341, equation 4; here of depth, not of its inverse).
 
     Returns:
-        (H, W) float64; NaN where the prediction is not finite, and everywhere where no such scale
-        exists since that is so at a valid pixel.
+        (H, W) float64; NaN where the prediction is not finite, and, aligned, everywhere where that
+        is so at a valid pixel.
     """
     result = np.where(np.isfinite(prediction), prediction, np.nan)
     seen, truth = result[valid], depth[valid]
@@ -79,29 +76,20 @@ class DepthEvaluator(DatasetEvaluator):
     def __init__(
         self,
         dataset_name: str,
-        output_dir: str | None = None,
         *,
         alignment: str = "none",
         dataset_dicts: Sequence[dict[str, Any]] | None = None,
     ):
-        """
-        Args:
-            dataset_name: a registered data set.
-            output_dir: predictions, aligned, are written there as 16-bit PNGs in ``depth/``, of the
-                ground truth's scale. None: they are not kept.
-            alignment: see :func:`align_depth`.
-            dataset_dicts: of the data set, where they have depth that it lacks itself.
-        """
+        """``dataset_dicts``: of the data set, where they have depth that it lacks itself."""
         if alignment not in ALIGNMENTS:
             raise ValueError(f"depth alignment {alignment!r}; allowed: {', '.join(ALIGNMENTS)}")
-        self._output_dir, self._alignment = output_dir, alignment
+        self._alignment = alignment
         records = load_dataset_dicts([dataset_name]) if dataset_dicts is None else dataset_dicts
         self._records = {r["image_id"]: r for r in records}
         if not any("depth_file_name" in r for r in records):
             raise ValueError(
-                f"none of the {len(records)} images of {dataset_name!r} has depth: their dicts "
-                "need 'depth_file_name' (16-bit PNG) and 'depth_scale' (its value per metre), or "
-                "the data set's metadata 'depth_scale'"
+                f"no image of {dataset_name!r} has depth: dicts need 'depth_file_name' (16-bit "
+                "PNG) and 'depth_scale' (its value per metre, or in the metadata)"
             )
         self.reset()
 
@@ -125,15 +113,12 @@ class DepthEvaluator(DatasetEvaluator):
                 f"{depth.shape} as in {record['depth_file_name']}"
             )
         valid = depth >= LEAST
-        result: dict[str, Any] = {"image_id": record["image_id"], "metrics": None}
-        if not valid.any():
-            return result
-        prediction = prediction.detach().cpu().numpy().astype(np.float64)
-        aligned = np.maximum(align_depth(prediction, depth, valid, self._alignment), LEAST)
-        result["metrics"] = depth_metrics(aligned[valid], depth[valid])
-        if self._output_dir is not None:
-            self._write_png(record, aligned)
-        return result
+        metrics = None
+        if valid.any():
+            prediction = prediction.detach().cpu().numpy().astype(np.float64)
+            aligned = np.maximum(align_depth(prediction, depth, valid, self._alignment), LEAST)
+            metrics = depth_metrics(aligned[valid], depth[valid])
+        return {"image_id": record["image_id"], "metrics": metrics}
 
     def evaluate(self) -> OrderedDict | None:
         """On the main process ``{"depth": metrics}``, else None. Call it from every process.
@@ -154,16 +139,6 @@ class DepthEvaluator(DatasetEvaluator):
         broken = sum(not np.isfinite(e["metrics"]["AbsRel"]) for e in measured)
         metrics.update({"images": len(measured), "non_finite_images": broken})
         return OrderedDict({"depth": metrics})
-
-    def _write_png(self, record: dict[str, Any], metres: np.ndarray) -> None:
-        folder = os.path.join(self._output_dir, "depth")
-        PathManager.mkdirs(folder)
-        name = os.path.splitext(os.path.basename(record["depth_file_name"]))[0] + ".png"
-        values = np.clip(np.rint(metres * record["depth_scale"]), 0, np.iinfo(np.uint16).max)
-        # 0, invalid, where nothing finite was predicted.
-        values = np.nan_to_num(values, nan=0.0).astype(np.uint16)
-        with PathManager.open(os.path.join(folder, name), "wb") as file:
-            Image.fromarray(values).save(file, format="PNG")
 
 
 def load_depth(record: dict[str, Any]) -> np.ndarray:

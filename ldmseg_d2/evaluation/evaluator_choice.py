@@ -1,7 +1,6 @@
 """Chooses the evaluators: what the model gives, and what the data set has."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -33,15 +32,12 @@ EVALUATORS: dict[str, Builder] = {}
 def register_evaluator(key: str) -> Callable[[Builder], Builder]:
     """Register how a kind of output is measured, under its new key in the results.
 
-    Raises:
-        ValueError: if the key is taken.
-
     Example:
         >>> @register_evaluator("metric_depth")
         ... def build_metric_depth(cfg, dataset_name, output_folder):
         ...     if "depth" not in cfg.MODEL.LDMSEG.TASKS:
         ...         return None  # does not apply
-        ...     return DepthEvaluator(dataset_name, output_folder, alignment="none")
+        ...     return DepthEvaluator(dataset_name, alignment="none")
         >>> _ = EVALUATORS.pop("metric_depth")
     """
 
@@ -64,18 +60,14 @@ def build_evaluator(
     | "reconstruction" | LDMSegAutoencoder | panoptic |
     | "panoptic_seg" | predicts classes | panoptic with classes |
     | "panoptic_class_agnostic" | gives segments | panoptic |
-    | "segm", "bbox" | predicts classes | panoptic with classes, of which some are things |
+    | "segm" | predicts classes | panoptic with classes, of which some are things |
     | "sem_seg" | gives semantic maps | classes of its pixels |
     | "depth" | the task "depth", or LDMSegDepthAutoencoder | depth |
 
-    LDMSeg gives segments with "instance" in ``MODEL.LDMSEG.TASKS``, classes unless ``CLASSIFIER``
-    is "none", semantic maps with "semantic" in ``TASKS`` or the classifier "mask_pooling". Other
-    meta-architectures are taken to give segments, classes and semantic maps.
-
-    Args:
-        cfg: reads ``MODEL.META_ARCHITECTURE``, ``MODEL.LDMSEG`` and ``TEST``.
-        dataset_name: a registered data set with one of ``EVALUATOR_TYPES`` in its metadata.
-        output_folder: predictions are written there; None: they are not kept.
+    LDMSeg's ``TASKS`` and ``CLASSIFIER`` say what it gives; other meta-architectures are taken to
+    give segments, classes and semantic maps. Predictions are written to ``output_folder`` unless it
+    is None. Raises ValueError for a data set without one of ``EVALUATOR_TYPES`` in its metadata, or
+    where nothing can be measured.
     """
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type", None)
     if evaluator_type not in EVALUATOR_TYPES:
@@ -87,87 +79,77 @@ def build_evaluator(
     evaluators = [evaluator for evaluator in built if evaluator is not None]
     if not evaluators:
         raise ValueError(
-            f"nothing to measure: {cfg.MODEL.META_ARCHITECTURE} with the tasks "
-            f"{list(_tasks(cfg))} on {dataset_name!r} (evaluator_type {evaluator_type!r}) fits "
-            f"none of {', '.join(EVALUATORS)}. Choose another data set in DATASETS.TEST, or add "
-            "the annotations to this one"
+            f"nothing to measure: {cfg.MODEL.META_ARCHITECTURE} gives {sorted(_given(cfg))}, which "
+            f"{dataset_name!r} (evaluator_type {evaluator_type!r}) has no annotations of: choose "
+            "another data set in DATASETS.TEST, or add them to this one"
         )
     return DatasetEvaluators(evaluators)
 
 
 def predicts_classes(cfg: CfgNode) -> bool:
     """Say whether the model's segments carry a predicted class."""
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
-        return _ldmseg(cfg, "CLASSIFIER", "none") != "none"
-    return cfg.MODEL.META_ARCHITECTURE not in WITHOUT_SEGMENTS
+    return "classes" in _given(cfg)
 
 
 @register_evaluator("reconstruction")
 def _build_reconstruction(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
-    fits = cfg.MODEL.META_ARCHITECTURE == "LDMSegAutoencoder" and _has_segments(name)
-    return ReconstructionEvaluator(name, folder) if fits else None
+    return ReconstructionEvaluator(name) if _fits(cfg, name, {"reconstruction"}) else None
 
 
 @register_evaluator("panoptic_seg")
 def _build_panoptic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
-    return PanopticEvaluator(name, folder) if _has_classified_segments(cfg, name) else None
+    return PanopticEvaluator(name, folder) if _fits(cfg, name, {"segments", "classes"}) else None
 
 
 @register_evaluator("panoptic_class_agnostic")
 def _build_class_agnostic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
-    fits = _gives_segments(cfg) and _has_segments(name)
-    return ClassAgnosticPanopticEvaluator(name, folder) if fits else None
+    return ClassAgnosticPanopticEvaluator(name) if _fits(cfg, name, {"segments"}) else None
 
 
 @register_evaluator("segm")
 def _build_instance_ap(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
     things = MetadataCatalog.get(name).get("thing_dataset_id_to_contiguous_id", {})
-    fits = _has_classified_segments(cfg, name) and things
+    fits = things and _fits(cfg, name, {"segments", "classes"})
     return InstanceAPEvaluator(name, folder) if fits else None
 
 
 @register_evaluator("sem_seg")
 def _build_semantic(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
-    gives = cfg.MODEL.META_ARCHITECTURE not in WITHOUT_SEGMENTS
-    if cfg.MODEL.META_ARCHITECTURE == "LDMSeg":
-        gives = "semantic" in _tasks(cfg) or _ldmseg(cfg, "CLASSIFIER", "none") == "mask_pooling"
     has = MetadataCatalog.get(name).evaluator_type != "class_agnostic_panoptic"
-    fits = gives and has and any(has_semantic_truth(r) for r in DatasetCatalog.get(name))
+    fits = has and "semantic" in _given(cfg)
+    fits = fits and any(has_semantic_truth(r) for r in DatasetCatalog.get(name))
     return SemanticEvaluator(name, folder) if fits else None
 
 
 @register_evaluator("depth")
 def _build_depth(cfg: CfgNode, name: str, folder: str | None) -> DatasetEvaluator | None:
-    if cfg.MODEL.META_ARCHITECTURE != "LDMSegDepthAutoencoder" and "depth" not in _tasks(cfg):
-        return None
-    records = dataset_dicts_with_depth(cfg, name)
+    records = dataset_dicts_with_depth(cfg, name) if "depth" in _given(cfg) else []
     if not any("depth_file_name" in record for record in records):
         return None
     # A relative depth has neither scale nor zero of its own.
-    is_metric = _ldmseg(cfg, "DEPTH", {}).get("NORMALIZATION", "relative") == "metric"
+    is_metric = cfg.MODEL.LDMSEG.DEPTH.NORMALIZATION == "metric"
     alignment = "none" if is_metric else "scale_and_shift"
-    return DepthEvaluator(name, folder, alignment=alignment, dataset_dicts=records)
+    return DepthEvaluator(name, alignment=alignment, dataset_dicts=records)
 
 
-def _ldmseg(cfg: CfgNode, key: str, default: Any) -> Any:
-    """A key of MODEL.LDMSEG; configs of other models need not have any."""
-    return cfg.MODEL.get("LDMSEG", {}).get(key, default)
-
-
-def _tasks(cfg: CfgNode) -> tuple[str, ...]:
-    """LDMSeg's tasks; none for other models."""
-    is_ldmseg = cfg.MODEL.META_ARCHITECTURE == "LDMSeg"
-    return tuple(_ldmseg(cfg, "TASKS", ("instance",))) if is_ldmseg else ()
-
-
-def _gives_segments(cfg: CfgNode) -> bool:
+def _given(cfg: CfgNode) -> set[str]:
+    """What a model gives; configs of models other than ours need not have LDMSEG."""
     name = cfg.MODEL.META_ARCHITECTURE
-    return "instance" in _tasks(cfg) if name == "LDMSeg" else name not in WITHOUT_SEGMENTS
+    if name in WITHOUT_SEGMENTS:
+        return {"reconstruction"} if name == "LDMSegAutoencoder" else {"depth"}
+    if name != "LDMSeg":
+        return {"segments", "classes", "semantic"}
+    tasks, classifier = cfg.MODEL.LDMSEG.TASKS, cfg.MODEL.LDMSEG.CLASSIFIER
+    return {
+        *({"segments"} if "instance" in tasks else ()),
+        *({"classes"} if classifier != "none" else ()),
+        *({"semantic"} if "semantic" in tasks or classifier == "mask_pooling" else ()),
+        *({"depth"} if "depth" in tasks else ()),
+    }
 
 
-def _has_segments(name: str, types: Sequence[str] = EVALUATOR_TYPES[:-1]) -> bool:
-    return MetadataCatalog.get(name).evaluator_type in types
-
-
-def _has_classified_segments(cfg: CfgNode, name: str) -> bool:
-    return _gives_segments(cfg) and predicts_classes(cfg) and _has_segments(name, WITH_CLASSES)
+def _fits(cfg: CfgNode, name: str, needed: set[str]) -> bool:
+    """Whether a model gives what is needed, and the data set has panoptic maps of that kind."""
+    kind = MetadataCatalog.get(name).evaluator_type
+    has = kind in WITH_CLASSES or (kind != "sem_seg" and "classes" not in needed)
+    return has and needed <= _given(cfg)

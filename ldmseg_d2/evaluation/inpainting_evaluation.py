@@ -4,20 +4,18 @@ The protocol is the paper's (arXiv 2401.10227: blocks of 16 x 16 pixels are drop
 PQ of the completed mask), with further patterns and with numbers for the dropped region alone.
 """
 
-import importlib.util
-import logging
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.segmentation import random_walker
 
 from ..data.annotations import read_photo
 from ..inpainting.patterns import known_mask
 from .class_agnostic_evaluator import class_agnostic_quality, load_ground_truth, match_segments
-
-logger = logging.getLogger(__name__)
 
 # Names of given segments are drawn from 1..MAX_NAME: no model can have seen them as its own ids.
 MAX_NAME = 10_000
@@ -45,20 +43,15 @@ class Hints(NamedTuple):
 
 def load_picture(record: dict[str, Any], mapper: Callable[[dict], dict]) -> Picture:
     """Read one picture of a data set with its ground truth; ``mapper`` makes the model's inputs."""
-    truth, segments_info = load_ground_truth(record)
-    num_segments = sum(not s["iscrowd"] for s in segments_info)
-    return Picture(mapper(record), read_photo(record["file_name"]), truth, num_segments)
+    return Picture(mapper(record), read_photo(record["file_name"]), *load_ground_truth(record))
 
 
-def draw_hints(picture: Picture, pattern: str, drop: float, seed: int, **options) -> Hints:
-    """Choose what is given of a picture, see :func:`known_mask`, and its names.
-
-    The picture's image_id, the pattern and ``seed`` decide; crowd regions are never given.
-    """
+def draw_hints(picture: Picture, pattern: str, drop: float, seed: int) -> Hints:
+    """Choose what is given of a picture, by its image_id and ``seed``: never crowd regions."""
     own_seed = [seed, *str(picture.inputs["image_id"]).encode()]
     own_seed = int(np.random.default_rng(own_seed).integers(2**31))
     truth = np.where(picture.truth <= picture.num_segments, picture.truth, 0)
-    known = known_mask(pattern, truth, drop=drop, seed=own_seed, **options)
+    known = known_mask(pattern, truth, drop=drop, seed=own_seed)
     known = known & (picture.truth <= picture.num_segments)
     drawn = np.random.default_rng(own_seed).permutation(MAX_NAME)[: picture.num_segments] + 1
     names = np.concatenate([[0], drawn]).astype(np.int64)
@@ -73,10 +66,7 @@ def complete(
     batch_size: int = 16,
     **keys: Any,
 ) -> Iterator[dict[str, Any]]:
-    """Let the model segment pictures, with or without hints; yields its output for each.
-
-    ``keys`` are put into every input dict, such as ``num_samples``.
-    """
+    """A model's outputs, with or without hints; ``keys`` go into every input dict."""
     inputs = [{**picture.inputs, **keys} for picture in pictures]
     for entry, one in zip(inputs, hints or ()):
         entry["known_ids"] = torch.from_numpy(one.ids)
@@ -105,8 +95,6 @@ def random_walker_fill(photo: np.ndarray, ids: np.ndarray, known: np.ndarray) ->
     The walker avoids edges of the photo (H, W, 3) uint8 (Grady, IEEE PAMI 28(11), 2006), as
     scikit-image has it. Known void (0) is a region as any other.
     """
-    from skimage.segmentation import random_walker  # an optional extra
-
     labels, seeds = np.unique(ids[known], return_inverse=True)
     if len(labels) < 2 or known.all():
         return nearest_fill(ids, known)
@@ -131,22 +119,15 @@ def completions(
     Yields pattern, drop rate, method, what was given, and the completed masks (H, W).
     """
     # All of them first: a wrong share shall not stop an evaluation in the middle.
-    given = [
-        (pattern, drop, [draw_hints(one, pattern, drop, seed) for one in pictures])
-        for pattern in patterns
-        for drop in drops
-    ]
+    pairs = itertools.product(patterns, drops)
+    given = [(p, drop, [draw_hints(one, p, drop, seed) for one in pictures]) for p, drop in pairs]
     without = [segment_ids(output) for output in complete(pictures, None, segment)]
     for pattern, drop, hints in given:
         yield pattern, drop, "no_hints", hints, without
-        nearest = [nearest_fill(one.ids, one.known) for one in hints]
-        yield pattern, drop, "nearest", hints, nearest
-        if importlib.util.find_spec("skimage") is None:
-            logger.warning("no random walker: it needs scikit-image (pip install scikit-image)")
-        else:
-            pairs = zip(pictures, hints)
-            walked = [random_walker_fill(p.photo, one.ids, one.known) for p, one in pairs]
-            yield pattern, drop, "random_walker", hints, walked
+        yield pattern, drop, "nearest", hints, [nearest_fill(one.ids, one.known) for one in hints]
+        photos = (picture.photo for picture in pictures)
+        walked = [random_walker_fill(p, one.ids, one.known) for p, one in zip(photos, hints)]
+        yield pattern, drop, "random_walker", hints, walked
         completed = [segment_ids(output) for output in complete(pictures, hints, segment)]
         yield pattern, drop, "model", hints, completed
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from ..visualization import draw_panoptic, enlarge, grid
 from .inpainting_evaluation import Hints, Picture
@@ -25,36 +26,29 @@ def results_table(results: Sequence[dict[str, Any]]) -> str:
 
     Results are dicts with ``pattern``, ``drop``, ``method`` and what ``evaluate_completion`` gives.
     """
-    lines = [CAPTION, ""]
+    parts = [CAPTION]
     for pattern in dict.fromkeys(r["pattern"] for r in results):
-        own = {(r["method"], r["drop"]): r for r in results if r["pattern"] == pattern}
-        drops = sorted({drop for _, drop in own})
-        lines += [f"**{pattern}**", ""]
-        lines.append("| dropped | " + " | ".join(f"{100 * d:g} %" for d in drops) + " |")
-        lines.append("|---" * (len(drops) + 1) + "|")
-        for method in dict.fromkeys(method for method, _ in own):
-            cells = [
-                "{PQ:.1f}/{dropped_PQ:.1f}/{dropped_mIoU:.1f}".format(**own[method, drop])
-                for drop in drops
-            ]
-            lines.append(f"| {LABELS[method]} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+        own = sorted((r for r in results if r["pattern"] == pattern), key=lambda r: r["drop"])
+        header = {f"{100 * r['drop']:g} %": None for r in own}
+        rows = {r["method"]: [LABELS[r["method"]]] for r in results if r["pattern"] == pattern}
+        for r in own:
+            rows[r["method"]].append("{PQ:.1f}/{dropped_PQ:.1f}/{dropped_mIoU:.1f}".format(**r))
+        table = tabulate(list(rows.values()), ["dropped", *header], tablefmt="pipe")
+        parts.append(f"**{pattern}**\n\n{table}")
+    return "\n\n".join([*parts, ""])
 
 
 def draws_table(summary: dict[str, Any]) -> str:
     """What ``evaluate_draws`` gives, as Markdown."""
-    lines = [
-        f"{summary['num_samples']} masks a picture: PQ {summary['single']:.1f} on average, "
-        f"{summary['consensus']:.1f} for their consensus.",
-        "",
-        "| disagreement | pixels | wrong |",
-        "|---|---|---|",
-    ]
+    rows = []
     for one in summary["bins"]:
         level, share, error = (100 * one[key] for key in ("disagreement", "pixels", "error"))
-        lines.append(f"| {level:.0f} % | {share:.2f} % | {error:.1f} % |")
-    return "\n".join([*lines, ""])
+        rows.append([f"{level:.0f} %", f"{share:.2f} %", f"{error:.1f} %"])
+    return (
+        f"{summary['num_samples']} masks a picture: PQ {summary['single']:.1f} on average, "
+        f"{summary['consensus']:.1f} for their consensus.\n\n"
+        f"{tabulate(rows, ['disagreement', 'pixels', 'wrong'], tablefmt='pipe')}\n"
+    )
 
 
 def plot_results(results: Sequence[dict[str, Any]]) -> Figure:

@@ -4,9 +4,9 @@ import contextlib
 import io
 import json
 import logging
-import os
 from collections import OrderedDict
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import pycocotools.mask as mask_util
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,28 +28,21 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 class InstanceAPEvaluator(DatasetEvaluator):
     """COCO's average precision of masks, computed by pycocotools.
 
-    The metrics are those of Detectron2's :class:`COCOEvaluator`, which wants a JSON of instances of
-    all images and things that come first among the classes. Here the ground truth is the metadata's
-    ``json_file`` where it exists and has the things' categories, as with COCO (published numbers
-    are measured against it), else the things of the panoptic PNGs.
+    The metrics are those of Detectron2's :class:`COCOEvaluator`, which wants a JSON of instances.
+    Here the ground truth are the things of the panoptic PNGs; COCO's published numbers are measured
+    against its JSON of instances, in which masks may overlap.
 
     Only images that were processed are evaluated; without ``instances`` an image counts as one
     where nothing was found.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
-        """
-        Args:
-            dataset_name: a registered data set with panoptic ground truth and things.
-            output_dir: predictions are written there as ``coco_instances_results.json`` (COCO's
-                format of results). None: they are not kept.
-        """
+        """``output_dir``: of ``coco_instances_results.json``, COCO's results; None: not kept."""
         self._dataset_name, self._output_dir = dataset_name, output_dir
         metadata = MetadataCatalog.get(dataset_name)
         things = metadata.thing_dataset_id_to_contiguous_id
         self._dataset_ids = {contiguous: dataset_id for dataset_id, contiguous in things.items()}
         self._names = {d: metadata.thing_classes[c] for d, c in things.items()}
-        self._json_file = metadata.get("json_file", None)
         self._records = {r["image_id"]: r for r in DatasetCatalog.get(dataset_name)}
         self.reset()
 
@@ -69,9 +61,8 @@ class InstanceAPEvaluator(DatasetEvaluator):
                 del instance["bbox"]
                 if instance["category_id"] not in self._dataset_ids:
                     raise ValueError(
-                        f"an instance of image_id {image_id!r} has class "
-                        f"{instance['category_id']}, which is no thing of {self._dataset_name!r}; "
-                        f"things are {sorted(self._dataset_ids)}"
+                        f"image_id {image_id!r} has class {instance['category_id']}, which is no "
+                        f"thing of {self._dataset_name!r}; things are {sorted(self._dataset_ids)}"
                     )
                 instance["category_id"] = self._dataset_ids[instance["category_id"]]
             self._entries.append({"image_id": image_id, "found": found})
@@ -89,41 +80,24 @@ class InstanceAPEvaluator(DatasetEvaluator):
             return OrderedDict()
         found = [instance for entry in entries.values() for instance in entry["found"] or ()]
         if self._output_dir is not None:
-            PathManager.mkdirs(self._output_dir)
-            path = os.path.join(self._output_dir, "coco_instances_results.json")
-            with PathManager.open(path, "w") as file:
-                json.dump(found, file)
+            path = Path(self._output_dir, "coco_instances_results.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(found))
         metrics = mask_average_precision(self._ground_truth(entries), found, list(entries))
         return OrderedDict({"segm": metrics})
 
     def _ground_truth(self, image_ids: Collection[Any]) -> COCO:
-        if self._json_file is not None and PathManager.isfile(self._json_file):
-            with contextlib.redirect_stdout(io.StringIO()):
-                truth = COCO(PathManager.get_local_path(self._json_file))
-            if set(truth.cats) == set(self._names) and set(image_ids) <= set(truth.imgs):
-                logger.info(f"Mask AP is measured against {self._json_file}")
-                return truth
-            logger.warning(
-                f"{self._json_file} has other categories or images than the data set: mask AP is "
-                "measured against the panoptic PNGs"
-            )
         images, annotations = [], []
         for image_id in image_ids:
             ids = read_id_png(self._records[image_id]["pan_seg_file_name"])
             images.append({"id": image_id, "height": ids.shape[0], "width": ids.shape[1]})
             for segment in self._records[image_id]["segments_info"]:
-                if segment["category_id"] not in self._dataset_ids:
-                    continue
-                mask = np.asfortranarray(ids == segment["id"], dtype=np.uint8)
-                annotations.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": self._dataset_ids[segment["category_id"]],
-                        "iscrowd": int(segment.get("iscrowd", 0)),
-                        "area": int(mask.sum()),
-                        "segmentation": mask_util.encode(mask),
-                    }
-                )
+                if segment["category_id"] in self._dataset_ids:
+                    mask = np.asfortranarray(ids == segment["id"], dtype=np.uint8)
+                    found = {"image_id": image_id, "iscrowd": int(segment.get("iscrowd", 0))}
+                    found["category_id"] = self._dataset_ids[segment["category_id"]]
+                    found.update(area=int(mask.sum()), segmentation=mask_util.encode(mask))
+                    annotations.append(found)
         return _coco(images, annotations, [{"id": i, "name": n} for i, n in self._names.items()])
 
 

@@ -1,15 +1,14 @@
 """Panoptic quality with classes: Detectron2's COCO evaluator, made safe to use beside others."""
 
 import json
-import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.evaluation import COCOPanopticEvaluator
-from detectron2.utils.file_io import PathManager
 
 from .gather import gather_by_image
 from .panoptic_quality import average_quality, compute_stat
@@ -36,39 +35,37 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         predictions = gather_by_image(self._predictions)
         if predictions is None:
             return None
-        with PathManager.open(self._metadata.panoptic_json) as f:
-            ground_truth = json.load(f)
+        ground_truth = json.loads(Path(self._metadata.panoptic_json).read_text("utf-8"))
         annotations = [a for a in ground_truth["annotations"] if a["image_id"] in predictions]
+        categories = {c["id"]: c for c in ground_truth["categories"]}
         with tempfile.TemporaryDirectory(prefix="ldmseg_eval_") as folder:
             pairs = []
             for index, annotation in enumerate(annotations):
-                prediction = predictions[annotation["image_id"]]
-                with open(os.path.join(folder, f"{index}.png"), "wb") as f:
-                    f.write(prediction["png_string"])
-                pairs.append((annotation, {**prediction, "file_name": f"{index}.png"}))
+                prediction = {**predictions[annotation["image_id"]], "file_name": f"{index}.png"}
+                Path(folder, f"{index}.png").write_bytes(prediction["png_string"])
+                pairs.append((annotation, prediction))
             sizes = {i["id"]: i["height"] * i["width"] for i in ground_truth["images"]}
-            stat = compute_stat(
-                pairs,
-                PathManager.get_local_path(self._metadata.panoptic_root),
-                folder,
-                {c["id"]: c for c in ground_truth["categories"]},
-                sum(sizes[a["image_id"]] for a in annotations),
-            )
+            num_pixels = sum(sizes[a["image_id"]] for a in annotations)
+            root = self._metadata.panoptic_root
+            stat = compute_stat(pairs, root, folder, categories, num_pixels)
         if self._output_dir is not None:
             self._write(ground_truth, predictions.values())
-        return OrderedDict({"panoptic_seg": _summarize(stat, ground_truth["categories"])})
+        metrics = {}
+        for suffix, isthing in (("", None), ("_th", True), ("_st", False)):
+            quality = average_quality(stat, categories, isthing)
+            metrics.update({key + suffix: value for key, value in quality.items()})
+        return OrderedDict({"panoptic_seg": metrics})
 
     def _write(self, ground_truth: dict[str, Any], predictions: Iterable[dict[str, Any]]) -> None:
-        folder, annotations = os.path.join(self._output_dir, "predictions"), []
-        PathManager.mkdirs(folder)
+        folder, annotations = Path(self._output_dir, "predictions"), []
+        folder.mkdir(parents=True, exist_ok=True)
         for prediction in predictions:
-            with PathManager.open(os.path.join(folder, prediction["file_name"]), "wb") as file:
-                file.write(prediction["png_string"])
+            (folder / prediction["file_name"]).write_bytes(prediction["png_string"])
             kept = ("image_id", "file_name", "segments_info")
             annotations.append({key: prediction[key] for key in kept})
-        with PathManager.open(f"{folder}.json", "w") as file:
-            # panopticapi has replaced areas by numpy integers.
-            json.dump({**ground_truth, "annotations": annotations}, file, default=int)
+        # panopticapi has replaced areas by numpy integers.
+        text = json.dumps({**ground_truth, "annotations": annotations}, default=int)
+        folder.with_suffix(".json").write_text(text)
 
 
 def _copy(entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +79,3 @@ def _copy(entry: dict[str, Any], output: dict[str, Any]) -> dict[str, Any]:
             if segment.get("isthing") is not None:  # the base class compares with `is True`
                 segment["isthing"] = bool(segment["isthing"])
     return {"panoptic_seg": (ids.detach().cpu().clone(), segments_info)}
-
-
-def _summarize(stat: Any, categories: list[dict[str, Any]]) -> dict[str, float]:
-    metrics = {}
-    for suffix, kinds in (("", (0, 1)), ("_th", (1,)), ("_st", (0,))):
-        quality = average_quality(stat, [c["id"] for c in categories if c["isthing"] in kinds])
-        metrics.update({key + suffix: quality[key] for key in ("PQ", "SQ", "RQ")})
-    return metrics

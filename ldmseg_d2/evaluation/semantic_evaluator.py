@@ -15,18 +15,14 @@ from ..data.annotations import index_segments, read_gray_png, read_id_png
 class SemanticEvaluator(SemSegEvaluator):
     """Detectron2's :class:`SemSegEvaluator` without boundary IoU.
 
-    Its ground truth is the dict's ``sem_seg_file_name`` where it has one, else it is made of the
-    panoptic PNG and ``segments_info`` (crowds count as their class), so that COCO panoptic needs no
-    further files. Things need not be in the metadata's stuff map, and outputs without ``sem_seg``
-    are left out.
+    Its ground truth is the dict's ``sem_seg_file_name``, or else made of the panoptic PNG and
+    ``segments_info`` (crowds count as their class). Outputs without ``sem_seg`` are left out.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
-        """
-        Args:
-            dataset_name: a registered data set; its metadata's ``stuff_classes`` lists all classes,
-                ``ignore_label`` (default 255) is what semantic PNGs leave out.
-            output_dir: of ``sem_seg_predictions.json`` (COCO's stuff results); None: not kept.
+        """The metadata's ``stuff_classes`` are all classes, ``ignore_label`` is 255 by default.
+
+        ``output_dir``: of ``sem_seg_predictions.json`` (COCO's stuff results); None: not kept.
         """
         # Not super().__init__, which wants "sem_seg_file_name" of every image.
         self._logger = logging.getLogger(__name__)
@@ -43,11 +39,9 @@ class SemanticEvaluator(SemSegEvaluator):
             ids.update({new: old for old, new in metadata.get(key, {}).items()})
         self._contiguous_id_to_dataset_id = {k: k if i is None else i for k, i in ids.items()}
         records = DatasetCatalog.get(dataset_name)
-        missing = [r["file_name"] for r in records if not has_semantic_truth(r)]
-        if missing:
+        if not all(has_semantic_truth(r) for r in records):
             raise ValueError(
-                f"semantic evaluation needs classes, but {len(missing)} of {len(records)} "
-                f"images of {dataset_name!r} (the first: {missing[0]}) have neither "
+                f"semantic evaluation needs classes, but images of {dataset_name!r} have neither "
                 "'sem_seg_file_name' nor 'pan_seg_file_name' with 'segments_info'"
             )
         self.input_file_to_gt_file = {r["file_name"]: r for r in records}
@@ -84,10 +78,10 @@ class SemanticEvaluator(SemSegEvaluator):
         found = np.unique(truth[truth != self._ignore_label])
         wrong = found[(found < 0) | (found >= self._num_classes)]
         if wrong.size:
+            path = record.get("sem_seg_file_name", record.get("pan_seg_file_name"))
             raise ValueError(
-                f"{record.get('sem_seg_file_name', record.get('pan_seg_file_name'))} holds "
-                f"{wrong[:10].tolist()}; allowed are the classes 0..{self._num_classes - 1} and "
-                f"{self._ignore_label} (ignored)"
+                f"{path} holds {wrong[:10].tolist()}; allowed are the classes "
+                f"0..{self._num_classes - 1} and {self._ignore_label} (ignored)"
             )
         return truth
 
@@ -100,11 +94,7 @@ def has_semantic_truth(record: dict[str, Any]) -> bool:
 
 
 def load_semantic_truth(record: dict[str, Any], ignore_label: int) -> np.ndarray:
-    """Read one image's classes (H, W), from its semantic PNG or else from its panoptic one.
-
-    Raises:
-        FileNotFoundError, ValueError: if a file is missing or damaged.
-    """
+    """Read one image's classes (H, W), from its semantic PNG or else from its panoptic one."""
     if "sem_seg_file_name" in record:
         return read_gray_png(record["sem_seg_file_name"], "semantic PNG")
     path = record["pan_seg_file_name"]

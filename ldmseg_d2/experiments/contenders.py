@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog
 
 from ldmseg_d2.engine import load_config
 
-SAMPLER_STEPS = "MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS"
 # META_ARCHITECTURE of a stage to the key that receives its weights; others start the model itself.
 RECEIVERS = {
     "LDMSegAutoencoder": "MODEL.LDMSEG.AUTOENCODER.WEIGHTS",
@@ -29,10 +28,10 @@ class Stage:
     @classmethod
     def parse(cls, text: str) -> "Stage":
         """Read "CONFIG:SHARE"; the key follows from what the config trains."""
-        file, _, share = text.rpartition(":")
+        file, _, share = str(text).rpartition(":")
         if not re.fullmatch(r"0?\.\d+", share):
             raise ValueError(
-                f"--first-stage {text!r}: give CONFIG:SHARE, such as "
+                f"stage {text!r}: give CONFIG:SHARE, such as "
                 "configs/scenes/autoencoder_scenes64.yaml:0.25"
             )
         meta_arch = load_config(file).MODEL.META_ARCHITECTURE
@@ -121,14 +120,18 @@ def read_contenders(
     Args:
         config_files, opts: one a model; keys and values for all.
         weights: files by a model's name; these models are not trained.
-        dataset: see :func:`dataset_opts`.
+        dataset: a test set's name, or the common part of names: "scenes" of "scenes_val".
         shared: ``stages`` and ``steps`` of all, see :func:`make_contender`.
 
     Raises:
         FileNotFoundError: there is no such config or weights file.
         ValueError: `weights` names no model; see also :func:`check_contenders`.
     """
-    given, opts = dict(weights or {}), [*dataset_opts(dataset), *opts]
+    given, both = dict(weights or {}), [f"{dataset}_{split}" for split in ("train", "val")]
+    if dataset and dataset not in DatasetCatalog and all(name in DatasetCatalog for name in both):
+        opts = ["DATASETS.TRAIN", (both[0],), "DATASETS.TEST", (both[1],), *opts]
+    elif dataset:
+        opts = ["DATASETS.TEST", (dataset,), *opts]
     contenders = []
     for file in config_files:
         name = Path(file).stem
@@ -159,13 +162,3 @@ def check_contenders(contenders: Sequence[Contender]) -> None:
             f"all models must learn from the same data, DATASETS.TRAIN is {trains}: choose it with "
             "--dataset (scenes stands for scenes_train and scenes_val)"
         )
-
-
-def dataset_opts(dataset: str) -> list[Any]:
-    """The keys for a test set's name, or the common part of names: "scenes" of "scenes_val"."""
-    if not dataset:
-        return []
-    both = [f"{dataset}_{split}" for split in ("train", "val")]
-    if dataset not in DatasetCatalog and all(name in DatasetCatalog for name in both):
-        return ["DATASETS.TRAIN", (both[0],), "DATASETS.TEST", (both[1],)]
-    return ["DATASETS.TEST", (dataset,)]

@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -27,23 +27,12 @@ def write_section(page: str | Path, name: str, lines: Sequence[str], *, header: 
     page.write_text(f"{before}{begin}\n\n{content}\n\n{end}{after}", encoding="utf-8")
 
 
-def picture_path(page: str | Path, name: str) -> Path:
-    """Where a section's picture belongs: ``images/NAME.png`` beside the page."""
-    path = Path(page).parent / "images" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def copy_pictures(
-    page: str | Path, name: str, pictures: Mapping[str, str], folder: Path
-) -> dict[str, str]:
-    """Copy pictures, caption to file in `folder`, beside a page; caption to path from there."""
-    found = {}
-    for caption, file in pictures.items():
-        target = picture_path(page, f"{name}_{Path(file).stem}")
-        shutil.copyfile(folder / file, target)
-        found[caption] = f"images/{target.name}"
-    return found
+def copy_picture(page: str | Path, section: str, picture: Path) -> str:
+    """Copy a section's picture to ``images/`` beside the page; gives the path from there."""
+    target = Path(page).parent / "images" / f"{section}_{picture.stem}.png"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(picture, target)
+    return f"images/{target.name}"
 
 
 def command_line(argv: Sequence[str] | None, tool: str) -> str:

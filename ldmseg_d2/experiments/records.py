@@ -1,12 +1,10 @@
-"""What is kept of a phase, with which settings, and on which machine it was measured."""
+"""What is kept of a measurement, with which settings, and on which machine it was made."""
 
 import json
 import logging
 import platform
-import re
 import subprocess
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from ldmseg_d2.engine.reporting import write_results
 logger = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("torchvision", "diffusers", "transformers", "timm", "numpy")
 
 
 def once(path: Path, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
@@ -36,8 +33,8 @@ def once(path: Path, settings: dict[str, Any], make: Callable[[], Any]) -> Any:
 
 def check_same(there: dict[str, Any], wanted: dict[str, Any], path: Path) -> None:
     """Raise ValueError, naming the keys, where something at `path` was made with other settings."""
+    wanted = as_json(wanted)
     keys = sorted(there.keys() | wanted.keys())
-    there, wanted = as_json(there), as_json(wanted)
     different = [key for key in keys if there.get(key) != wanted.get(key)]
     if different:
         key = different[0]
@@ -64,39 +61,20 @@ def flat_settings(node: CfgNode, prefix: str = "") -> dict[str, Any]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Commit, versions and machine."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    """Machine, version and commit ("+changes" where files of the checkout differ from it)."""
     on_gpu = device.startswith("cuda")
+    names = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    cpu = names.partition("model name")[2].partition("\n")[0].strip("\t: ") or platform.machine()
+    git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--abbrev=10", "--exclude=*"]
+    try:
+        found = subprocess.run([*git, "--dirty=+changes"], capture_output=True, text=True)
+        commit = found.stdout.strip()
+    except OSError:
+        commit = ""
     return {
-        "commit": commit(),
-        "versions": versions,
-        "device": torch.cuda.get_device_name() if on_gpu else f"{cpu_name()} (CPU)",
+        "commit": commit or "unknown",
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if on_gpu else f"{cpu} (CPU)",
         "threads": torch.get_num_threads(),
         "clock": "wall time" if on_gpu else "CPU time",
     }
-
-
-def commit() -> str:
-    """The commit of this checkout, with "+changes" where files differ from it; or "unknown"."""
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(REPOSITORY), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=10", "HEAD") + ("+changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def cpu_name() -> str:
-    """As Linux calls it, or its kind."""
-    path = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", path.read_text() if path.is_file() else "")
-    return found[1] if found else platform.machine()

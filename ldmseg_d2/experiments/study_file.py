@@ -3,10 +3,8 @@
     BASE: configs/scenes/ldmseg_scenes64.yaml      # config file of the base row
     OPTS: {SOLVER.IMS_PER_BATCH: 8}                # optional: keys and values of all rows
     WEIGHTS: ldmseg://NAME.safetensors             # optional: of all rows, nothing is trained
-    STAGES:                                        # optional: trained before each row's model
-      - {CONFIG: FILE, SHARE: 0.3, KEY: MODEL.LDMSEG.AUTOENCODER.WEIGHTS}
+    STAGES: [CONFIG:SHARE]                         # optional: trained before each row's model
     STEPS: [1, 4, 20]                              # optional: of the sampler
-    MOSAICS: {TRAIN: 1500, TEST: 84}               # optional: pictures that are generated first
     FACTORS:
       ids:                                         # a factor, and the name of each of its values
         random: {MODEL.LDMSEG.ID_ASSIGNMENT: random}
@@ -30,14 +28,10 @@ from ldmseg_d2.model_zoo import config_root
 from .contenders import Contender, Stage, check_contenders, make_contender
 
 BASE = "base"
-NUMBER = (int, float)
 # Each key, and what it holds.
 KEYS = {
-    "BASE": str, "OPTS": Mapping, "WEIGHTS": str, "STAGES": list, "STEPS": list,
-    "MOSAICS": Mapping, "FACTORS": Mapping,
+    "BASE": str, "OPTS": Mapping, "WEIGHTS": str, "STAGES": list, "STEPS": list, "FACTORS": Mapping,
 }  # fmt: skip
-STAGE_KEYS = {"CONFIG": str, "SHARE": NUMBER, "KEY": str}
-MOSAIC_KEYS = {"TRAIN": int, "TEST": int}
 
 
 @dataclass(frozen=True)
@@ -51,15 +45,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Study:
-    """What a file, whose stem is the name, says; contenders and rows begin with the base.
-
-    `mosaics` are the numbers of pictures, "TRAIN" and "TEST", that have to be generated, if any.
-    """
+    """What a file, whose stem is the name, says; contenders and rows begin with the base."""
 
     name: str
     contenders: tuple[Contender, ...]
     rows: tuple[Row, ...]
-    mosaics: Mapping[str, int]
 
 
 def read_study(file: str, opts: Sequence[Any] = ()) -> Study:
@@ -84,18 +74,21 @@ def read_study(file: str, opts: Sequence[Any] = ()) -> Study:
 
 def _read(path: Path, opts: Sequence[Any]) -> Study:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    _check(content, "the file", KEYS, needed=("BASE", "FACTORS"))
-    stages = content.get("STAGES", [])
-    for number, stage in enumerate(stages):
-        _check(stage, f"STAGES[{number}]", STAGE_KEYS, needed=STAGE_KEYS)
-    if "MOSAICS" in content:
-        _check(content["MOSAICS"], "MOSAICS", MOSAIC_KEYS, needed=MOSAIC_KEYS)
+    _check(content, "the file")
+    for key, value in content.items():
+        if key not in KEYS:
+            raise ValueError(f"unknown key {key!r}; allowed: {', '.join(KEYS)}")
+        if not isinstance(value, KEYS[key]):
+            raise ValueError(f"{key} cannot be {value!r}")
+    for key in ("BASE", "FACTORS"):
+        if key not in content:
+            raise ValueError(f"the key {key} is missing")
     steps = content.get("STEPS", [])
     if not all(isinstance(n, int) and n > 0 for n in steps):
         raise ValueError(f"STEPS must be numbers above 0, not {steps}")
     shared = {
         "weights": content.get("WEIGHTS", ""),
-        "stages": [Stage(stage["CONFIG"], stage["SHARE"], stage["KEY"]) for stage in stages],
+        "stages": [Stage.parse(text) for text in content.get("STAGES", [])],
         "steps": steps,
     }
     # What a row changes stands against a key of the command as well.
@@ -116,10 +109,10 @@ def _read(path: Path, opts: Sequence[Any]) -> Study:
             where = f"FACTORS.{factor}.{value}"
             _check(keys, where)
             made, dumped = contender(f"{factor} {value}", where, _pairs(keys))
-            rows.append(Row(factor, str(value), known.setdefault(dumped, made).name))
+            rows.append(Row(factor, value, known.setdefault(dumped, made).name))
     contenders = tuple(known.values())
     check_contenders(contenders)
-    return Study(path.stem, contenders, tuple(rows), content.get("MOSAICS", {}))
+    return Study(path.stem, contenders, tuple(rows))
 
 
 def _pairs(node: Mapping[str, Any]) -> list[Any]:
@@ -127,19 +120,10 @@ def _pairs(node: Mapping[str, Any]) -> list[Any]:
     return [word for pair in node.items() for word in pair]
 
 
-def _check(
-    node: Any, where: str, types: Mapping[str, Any] | None = None, needed: Sequence[str] = ()
-) -> None:
-    """Raise ValueError, saying where, unless a node holds only these keys, with such values."""
+def _check(node: Any, where: str) -> None:
+    """Raise ValueError, saying where, unless a node's keys are names."""
     if not isinstance(node, Mapping):
         raise ValueError(f"{where} must hold keys and values, not {node!r}")
     for key in node:
-        if types is None and not isinstance(key, str):
+        if not isinstance(key, str):
             raise ValueError(f"{where}: {key!r} is no text; put the name into quotes")
-        if types is not None and key not in types:
-            raise ValueError(f"{where}: unknown key {key!r}; allowed: {', '.join(types)}")
-        if types is not None and not isinstance(node[key], types[key]):
-            raise ValueError(f"{where}: {key} cannot be {node[key]!r}")
-    for key in needed:
-        if key not in node:
-            raise ValueError(f"{where}: the key {key} is missing")

@@ -5,8 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .evaluate_counts import COUNTS
-from .plots import mean_metric
+from .mosaics import COUNTS
 from .study_file import BASE, Row
 
 Models = Sequence[Mapping[str, Any]]
@@ -14,11 +13,9 @@ Models = Sequence[Mapping[str, Any]]
 # Key and name of a metric, title, digits.
 METRICS = (
     ("panoptic_seg", "PQ", "PQ", 1),
-    ("panoptic_seg", "PQ_th", "PQ things", 1),
-    ("panoptic_seg", "PQ_st", "PQ stuff", 1),
+    ("panoptic_seg", "PQ_th", "things", 1),
+    ("panoptic_seg", "PQ_st", "stuff", 1),
     ("panoptic_class_agnostic", "PQ", "PQ class-agnostic", 1),
-    ("panoptic_class_agnostic", "SQ", "SQ class-agnostic", 1),
-    ("panoptic_class_agnostic", "RQ", "RQ class-agnostic", 1),
     ("sem_seg", "mIoU", "mIoU", 1),
     ("depth", "AbsRel", "AbsRel", 3),
 )
@@ -48,6 +45,12 @@ def metric(results: Models, key: str, name: str, digits: int = 1) -> str:
     return mean_and_spread([r.get(key, {}).get(name) for r in results], digits)
 
 
+def mean_metric(results: Models, key: str, name: str) -> float | None:
+    """Its mean over the seeds; None where the model does not give it."""
+    numbers = [v for r in results if (v := r.get(key, {}).get(name)) is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table without the columns in which no row has anything."""
     kept = [i for i in range(len(header)) if any(row[i] not in ("-", "") for row in rows)]
@@ -55,45 +58,35 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return tabulate(cells, [header[i] for i in kept], tablefmt="pipe", disable_numparse=True)
 
 
-def quality_table(models: Models) -> str:
-    """What each model reaches at each number of steps, and its size and training."""
+def model_table(models: Models) -> str:
+    """What each model reaches and costs at each number of steps, its size and its training."""
     rows = []
     for model in models:
         for row in model["rows"]:
             cells = [metric(row["results"], key, name, n) for key, name, _, n in METRICS]
-            cells.append(metric(reconstructions(model), "reconstruction", "PQ"))
-            cells.append(f"{model['parameters'] / 1e6:.2f}")
+            cells.append(metric(ceilings(model), "reconstruction", "PQ"))
+            cells += [f"{model['parameters'] / 1e6:.2f}", f"{row['gflops']:.2f}"]
+            cells.append(f"{row['latency_ms']:.1f}")
+            cells.append(f"{model['memory'] / 1e9:.2f}" if model["memory"] else "-")
             rows.append([row["title"], *cells, *_training_cells(model)])
-    header = ["model", *(title for *_, title, _ in METRICS), CEILING, "parameters, M"]
-    return markdown([*header, "training, minutes", "iterations"], rows)
+    header = ["model", *(title for *_, title, _ in METRICS), CEILING, "parameters, M", "GFLOPs"]
+    header += ["latency, ms", "memory, GB", "training, minutes", "iterations"]
+    return markdown(header, rows)
 
 
 def _training_cells(model: Mapping[str, Any]) -> list[str]:
     """Minutes and iterations of all stages."""
-    trainings = [t for t in model["trainings"] if t["stages"]]
-    minutes = mean_and_spread([t["seconds"] / 60 for t in trainings])
-    counts = [" + ".join(str(s["iterations"]) for s in t["stages"]) for t in trainings]
+    trainings = [t["stages"] for t in model["trainings"] if t["stages"]]
+    minutes = mean_and_spread([sum(s["seconds"] for s in stages) / 60 for stages in trainings])
+    counts = [" + ".join(str(s["iterations"]) for s in stages) for stages in trainings]
     return [minutes, " / ".join(dict.fromkeys(counts)) or "-"]
 
 
-def speed_table(models: Models) -> str:
-    """What each model costs at each number of steps."""
-    rows = []
-    for model in models:
-        memory = model["memory"]
-        for row in model["rows"]:
-            times = row["latency"]
-            cells = [row["title"], f"{row['gflops']:.2f}", f"{times['median_ms']:.1f}"]
-            cells += [f"{times['p90_ms']:.1f}", f"{times['relative']:.2f}"]
-            rows.append([*cells, f"{memory / 1e9:.2f}" if memory else "-"])
-    header = ["model", "GFLOPs a picture", "latency, ms: median", "p90", "relative to the first"]
-    return markdown([*header, "peak memory, GB"], rows)
-
-
-def reconstructions(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def ceilings(model: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Results of the autoencoder that was trained first, for each seed."""
     stages = [stage for training in model["trainings"] for stage in training["stages"]]
-    return [stage["results"] for stage in stages if "reconstruction" in stage["results"]]
+    results = [stage.get("results", {}) for stage in stages]
+    return [one for one in results if "reconstruction" in one]
 
 
 def own_results(model: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -125,8 +118,8 @@ def study_table(rows: Sequence[Row], models: Models) -> str:
                 *(metric(at[n]["results"], *HEADLINE) if n in at else "-" for n in steps),
                 f"{number - base:+.1f}" if unlike else "-",
                 *(metric(own, key, name, digits) for key, name, _, digits in STUDIED),
-                metric(reconstructions(model), "reconstruction", "PQ"),
-                " / ".join(f"{at[n]['latency']['median_ms']:.0f}" for n in steps if n in at),
+                metric(ceilings(model), "reconstruction", "PQ"),
+                " / ".join(f"{at[n]['latency_ms']:.0f}" for n in steps if n in at),
             ]
         )
     titles = [f"PQ class-agnostic, {n} step{'s' * (n > 1)}" for n in steps]
@@ -139,10 +132,8 @@ def counts_table(models: Models) -> str:
     """PQ by the number of segments of a picture, of each model and of its autoencoder alone."""
     rows = []
     for model in models:
-        for kind, results in (
-            ("reconstruction", reconstructions(model)),
-            ("full model", own_results(model)),
-        ):
+        kinds = {"reconstruction": ceilings(model), "full model": own_results(model)}
+        for kind, results in kinds.items():
             cells = [metric(results, "counts", label) for label in COUNTS]
             rows.append([model["name"], kind, *cells])
     return markdown(["model", "PQ class-agnostic", *COUNTS], rows)

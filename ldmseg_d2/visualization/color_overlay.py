@@ -21,31 +21,25 @@ def overlay(
     void: np.ndarray,
     names: Sequence[str | None],
     alpha: float,
-    draw_boundaries: bool = True,
     scale: int = 1,
 ) -> np.ndarray:
     """Lay colours (K, 3) and names of regions 0..K - 1 (H, W) over a photo (H, W, 3) uint8.
 
-    Where ``void`` (K,) bool, dark stripes instead. The others: see
-    :func:`~ldmseg_d2.visualization.draw_panoptic`.
+    Outlines are white; where ``void`` (K,) bool, there are dark stripes. ``alpha`` is the opacity.
     """
-    if image.shape != (*regions.shape, 3) or image.dtype != np.uint8:
-        raise ValueError(
-            f"photo {image.shape} {image.dtype} and map {regions.shape} do not belong together; "
-            "expected (H, W, 3) uint8 and (H, W)"
-        )
+    if image.shape != (*regions.shape, 3):
+        raise ValueError(f"photo {image.shape} and map {regions.shape} do not belong together")
     regions = regions.repeat(scale, axis=0).repeat(scale, axis=1)
     is_void = void[regions]
     colors = palette[regions].astype(np.float32)
     colors[is_void] = stripes(regions.shape)[is_void]
     picture = enlarge(image, scale) * (1 - alpha) + colors * alpha
     picture = np.round(picture).astype(np.uint8)
-    if draw_boundaries:
-        edges = np.zeros(regions.shape, dtype=np.uint8)
-        edges[1:] |= regions[1:] != regions[:-1]
-        edges[:, 1:] |= regions[:, 1:] != regions[:, :-1]
-        thickness = max(1, round(min(regions.shape) / 240))
-        picture[cv2.dilate(edges, np.ones((thickness, thickness), np.uint8)) > 0] = 255
+    edges = np.zeros(regions.shape, dtype=np.uint8)
+    edges[1:] |= regions[1:] != regions[:-1]
+    edges[:, 1:] |= regions[:, 1:] != regions[:, :-1]
+    thickness = max(1, round(min(regions.shape) / 240))
+    picture[cv2.dilate(edges, np.ones((thickness, thickness), np.uint8)) > 0] = 255
     if any(names) and min(regions.shape) >= MIN_LABEL_PICTURE:
         picture = _write_names(picture, regions, names)
     return picture

@@ -22,9 +22,9 @@ def depth_range(depth: np.ndarray | torch.Tensor) -> tuple[float, float]:
 
 def draw_depth(
     depth: np.ndarray | torch.Tensor,
+    near: float,
+    far: float,
     *,
-    near: float | None = None,
-    far: float | None = None,
     log: bool = False,
     scale: int = 1,
 ) -> np.ndarray:
@@ -32,7 +32,7 @@ def draw_depth(
 
     Args:
         depth: (H, W), the larger the farther; what is negative or not finite becomes dark stripes.
-        near, far: depths of the two ends of the colours; None: see :func:`depth_range`.
+        near, far: depths of the two ends of the colours, see :func:`depth_range`.
         log: equal ratios of depth, not equal differences, are equal steps of colour.
         scale: enlarges small pictures by this whole factor.
 
@@ -41,8 +41,6 @@ def draw_depth(
     """
     depth = _to_array(depth).repeat(scale, axis=0).repeat(scale, axis=1)
     valid = np.isfinite(depth) & (depth >= 0)
-    least, most = depth_range(depth)
-    near, far = least if near is None else near, most if far is None else far
     depth = np.clip(np.where(valid, depth, near), near, far)
     if log and near > 0:
         depth, near, far = np.log(depth), np.log(near), np.log(far)

@@ -17,10 +17,7 @@ MAX_COLORED_ID = 255
 
 
 def segment_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Colours of N segment ids: (N, 3) uint8 RGB.
-
-    Consecutive ids get well separated hues; a colour depends on its id alone.
-    """
+    """Colours of N segment ids: (N, 3) uint8 RGB; each depends on its id alone."""
     colors = [
         colorsys.hsv_to_rgb(
             (i * GOLDEN_RATIO + 0.4) % 1.0,
@@ -35,10 +32,8 @@ def segment_colors(ids: Sequence[int] | np.ndarray) -> np.ndarray:
 def align_ids(panoptic_seg: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Rename the segments of a map after those of another map that they overlap most.
 
-    Two maps drawn with aligned ids show the same thing in the same colour: ground truth and
-    prediction, or the steps of a diffusion. The ids are given one to one, with the largest sum of
-    IoUs; segments that overlap none get new ones.
-
+    One to one, with the largest sum of IoUs; segments that overlap none get new ids. So two maps
+    drawn show the same thing in the same colour: ground truth and prediction, or diffusion steps.
     Both are (H, W) integer ids, 0 is void; so is the result, the same partition as `panoptic_seg`.
     """
     labels, inverse, areas = np.unique(panoptic_seg, return_inverse=True, return_counts=True)
@@ -61,8 +56,6 @@ def draw_panoptic(
     *,
     class_names: Sequence[str] | None = None,
     like: np.ndarray | torch.Tensor | None = None,
-    alpha: float = 0.6,
-    draw_boundaries: bool = True,
     scale: int = 1,
 ) -> np.ndarray:
     """Lay a panoptic map over a photo: a colour an id, outlines, void as dark stripes.
@@ -72,13 +65,11 @@ def draw_panoptic(
     Args:
         image: (H, W, 3) uint8 RGB.
         panoptic_seg: (H, W) integer ids, 0 is void.
-        segments_info: of the model's output; only read for the names (``id``, ``category_id``).
+        segments_info: of the model's output: ``id`` and ``category_id``, for the names.
         class_names: of the contiguous classes: with segments_info, and in pictures of at least
             200 px, names are written on the segments that have room for one.
-        like: another map (H, W) of the photo, such as the ground truth: segments get the colours of
-            those that they overlap there, see :func:`align_ids`.
-        alpha: opacity of the colours, 0 (photo) to 1 (colours alone).
-        draw_boundaries: draw white outlines between segments.
+        like: another map (H, W), such as the ground truth: segments get the colours of those that
+            they overlap there, see :func:`align_ids`.
         scale: enlarges small pictures by this whole factor.
 
     Returns:
@@ -98,8 +89,7 @@ def draw_panoptic(
         segment_colors(named.reshape(-1)[first]),
         void=labels == 0,
         names=[names.get(label) for label in labels.tolist()],
-        alpha=alpha,
-        draw_boundaries=draw_boundaries,
+        alpha=0.6,
         scale=scale,
     )
 

@@ -53,43 +53,30 @@ def draw_outputs(
     style: Style = DEFAULT_STYLE,
     annotations: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Draw what a model gave for a photo.
+    """Draw what a model gave for a photo (H, W, 3) uint8 RGB.
 
-    Args:
-        photo: (H, W, 3) uint8 RGB.
-        output: of a Detectron2 model, any of ``panoptic_seg``, ``instances`` (drawn where there is
-            no panoptic map), ``sem_seg`` and ``depth``.
-        style: how.
-        annotations: see :func:`draw_annotations`: colours and range of depth are as there.
+    Any of ``panoptic_seg``, ``instances`` (drawn where there is no panoptic map), ``sem_seg`` and
+    ``depth``; colours and range of depth are as in the annotations, see :func:`draw_annotations`.
 
     Returns:
         Those of ``PANELS`` that there are, (H', W', 3) uint8 each.
     """
     annotations = annotations or {}
     panels = {}
+    named = {"class_names": style.class_names, "scale": style.scale}
     segments = output_segments(output)
     if segments is not None:
         like = annotations.get("segment_ids")
-        panels["panoptic"] = draw_panoptic(
-            photo, *segments, class_names=style.class_names, like=like, scale=style.scale
-        )
+        panels["panoptic"] = draw_panoptic(photo, *segments, like=like, **named)
     if output.get("sem_seg") is not None:
-        panels["semantic"] = draw_semantic(
-            photo,
-            output["sem_seg"],
-            class_names=style.class_names,
-            colors=style.class_colors,
-            scale=style.scale,
-        )
+        classes = output["sem_seg"]
+        panels["semantic"] = draw_semantic(photo, classes, colors=style.class_colors, **named)
     if output.get("depth") is not None:
         near_far, log = style.depth_range, False
         if near_far is None:
             true = annotations.get("depth")
             near_far, log = depth_range(output["depth"] if true is None else true), style.log_depth
-        near, far = near_far
-        panels["depth"] = draw_depth(
-            output["depth"], near=near, far=far, log=log, scale=style.scale
-        )
+        panels["depth"] = draw_depth(output["depth"], *near_far, log=log, scale=style.scale)
     return panels
 
 

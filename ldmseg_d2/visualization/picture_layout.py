@@ -13,8 +13,6 @@ PAD = 6  # pixels between pictures
 
 def enlarge(image: np.ndarray, scale: int) -> np.ndarray:
     """Enlarge a photo (H, W, 3) by a whole factor, smoothly."""
-    if scale == 1:
-        return image
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
 
 

@@ -12,14 +12,10 @@ IGNORE_LABEL = 255
 
 
 def class_map(sem_seg: np.ndarray | torch.Tensor) -> np.ndarray:
-    """The class of each pixel.
+    """The class of each pixel, (H, W) int64, from scores (C, H, W); integers (H, W) stay.
 
-    Args:
-        sem_seg: (C, H, W) scores; or (H, W) integers, which are returned as they are.
-
-    Returns:
-        (H, W) int64; 255, no class, where one score is not a number, and where none of several
-        probabilities (they sum to 1 less void's) is as large as void's.
+    255, no class, where one score is not a number, and where none of several probabilities (they
+    sum to 1 less void's) is as large as void's.
     """
     scores = torch.as_tensor(sem_seg).detach().cpu()
     if scores.ndim == 2:
@@ -41,15 +37,9 @@ def draw_semantic(
 ) -> np.ndarray:
     """Lay a map of classes over a photo: a colour a class, outlines, void as dark stripes.
 
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        sem_seg: see :func:`class_map`; 255 and negative numbers are void.
-        class_names, scale: see :func:`~ldmseg_d2.visualization.draw_panoptic`.
-        colors: RGB of each class, such as the ``stuff_colors`` of a data set's metadata; None, or
-            too few: colours that depend on the class' number alone.
-
-    Returns:
-        (scale * H, scale * W, 3) uint8 RGB.
+    As :func:`~ldmseg_d2.visualization.draw_panoptic`, for :func:`class_map` of ``sem_seg``; 255 and
+    negative numbers are void. ``colors`` are RGB of each class, such as the ``stuff_colors`` of a
+    data set's metadata; None, or too few: they depend on the class' number alone.
     """
     classes = class_map(sem_seg)
     labels, regions = np.unique(classes, return_inverse=True)

@@ -37,9 +37,9 @@ def register_depth(register, tmp_path):
     return _register
 
 
-def evaluate(name, predictions, *args, **kwargs):
+def evaluate(name, predictions, **kwargs):
     outputs = [{"depth": torch.as_tensor(p, dtype=torch.float32)} for p in predictions]
-    return run_evaluator(DepthEvaluator(name, *args, **kwargs), name, outputs)["depth"]
+    return run_evaluator(DepthEvaluator(name, **kwargs), name, outputs)["depth"]
 
 
 def random_depths(seed, num=4):
@@ -64,44 +64,19 @@ def naive_metrics(prediction, depth):
     ]
 
 
-def test_by_hand(register_depth):
-    # Image 0, valid: 1, 2 and 4 m against 1.1, 3 and 4 m (the fourth pixel has no ground truth).
-    #   AbsRel (0.1 + 0.5 + 0) / 3 = 0.2; RMSE sqrt((0.01 + 1 + 0) / 3);
-    #   ratios 1.1, 1.5 and 1: two of them below 1.25, all below 1.5625.
-    # Image 1: 10 m against 20 m everywhere: AbsRel 1, RMSE 10, ratio 2: above 1.25^3 = 1.953.
-    #   log error log 2 everywhere: SILog 0.
-    name = register_depth([np.array([[1.0, 2.0, 4.0, 0.0]]), np.full((1, 4), 10.0)])
-    logs = np.log([1.1, 1.5, 1.0])
-    expected = {
-        "AbsRel": (0.2 + 1) / 2,
-        "RMSE": (math.sqrt(1.01 / 3) + 10) / 2,
-        "delta1": (2 / 3 + 0) / 2,
-        "delta2": 0.5,
-        "delta3": 0.5,
-        "SILog": 100 * np.std(logs) / 2,
-        "images": 2,
-        "non_finite_images": 0,
-    }
-    result = evaluate(name, [[[1.1, 3.0, 4.0, 9.0]], [[20.0] * 4]])
-    assert result == pytest.approx(expected, rel=1e-6)
-
-
 @pytest.mark.parametrize("alignment", ["none", "scale_and_shift"])
-def test_equals_a_loop_over_pixels(register_depth, alignment, tmp_path):
+def test_equals_a_loop_over_pixels(register_depth, alignment):
     depths, predictions = random_depths(0)
     predictions = predictions.astype(np.float32)
     name = register_depth(depths)
-    result = evaluate(name, predictions, str(tmp_path / "out"), alignment=alignment)
+    result = evaluate(name, predictions, alignment=alignment)
     expected = []
-    for index, (prediction, depth) in enumerate(zip(predictions.astype(float), depths)):
+    for prediction, depth in zip(predictions.astype(float), depths):
         if alignment == "scale_and_shift":
             seen, truth = prediction[depth > 0].tolist(), depth[depth > 0].tolist()
             scale, shift = statistics.linear_regression(seen, truth)
             prediction = np.maximum(scale * prediction + shift, 1e-3)
         expected.append(naive_metrics(prediction, depth))
-        # The predictions are kept, in the ground truth's scale.
-        written = np.asarray(Image.open(tmp_path / "out" / "depth" / f"depth_{index}.png"))
-        assert np.abs(written / SCALE - prediction).max() < 1 / SCALE
     np.testing.assert_allclose([result[k] for k in METRICS], np.mean(expected, axis=0), rtol=1e-6)
     assert result["images"] == 4 and 0 < result["delta1"] < 1
 
@@ -142,7 +117,7 @@ def test_errors_say_what_is_wrong(register, register_depth):
     name = register_depth([depth])
     with pytest.raises(ValueError, match=r"'affine'; allowed: none, scale_and_shift"):
         DepthEvaluator(name, alignment="affine")
-    with pytest.raises(ValueError, match="none of the 1 images.*depth_file_name"):
+    with pytest.raises(ValueError, match="no image of .* has depth.*depth_file_name"):
         DepthEvaluator(register([np.ones((2, 2), np.int64)]))
     with pytest.raises(ValueError, match=r"depth of \(3, 2\) for image_id 0, expected \(2, 3\)"):
         evaluate(name, [depth.T])

@@ -30,9 +30,10 @@ def evaluate_part(records, metadata, indices, folder):
     """Register, evaluate some images and write what this process gets."""
     DatasetCatalog.register("two_ranks", lambda: records)
     MetadataCatalog.get("two_ranks").set(**metadata)
-    kinds = (PanopticEvaluator, ClassAgnosticPanopticEvaluator, InstanceAPEvaluator)
-    evaluators = [kind("two_ranks", str(folder)) for kind in (*kinds, SemanticEvaluator)]
-    evaluators.append(DepthEvaluator("two_ranks", str(folder), alignment="scale_and_shift"))
+    kinds = (PanopticEvaluator, InstanceAPEvaluator, SemanticEvaluator)
+    evaluators = [kind("two_ranks", str(folder)) for kind in kinds]
+    evaluators.append(ClassAgnosticPanopticEvaluator("two_ranks"))
+    evaluators.append(DepthEvaluator("two_ranks", alignment="scale_and_shift"))
     evaluator = DatasetEvaluators(evaluators)
     evaluator.reset()
     for index in indices:
@@ -88,4 +89,4 @@ def test_two_processes_equal_one(register, tmp_path):
     for written in ("sem_seg_predictions.json", "coco_instances_results.json"):
         one, two = (json.loads((tmp_path / f / written).read_text()) for f in ("one", "two"))
         assert len(one) == len(two)
-    assert len(list((tmp_path / "two" / "depth").glob("*.png"))) == NUM_IMAGES
+    assert len(list((tmp_path / "two" / "predictions").glob("*.png"))) == NUM_IMAGES

@@ -89,7 +89,6 @@ def model(batched_inputs):
 
 
 def test_every_method_completes_every_combination():
-    pytest.importorskip("skimage")
     pictures = [picture(i) for i in range(4)]
     found = list(
         completions(pictures, model, patterns=["points", "clicks"], drops=[0, 0.4], seed=0)
@@ -121,23 +120,7 @@ def test_disagreement_of_the_draws_by_hand():
         evaluate_draws([halves], model, num_samples=1)
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), share=st.floats(0, 1))
-def test_nearest_fill_against_all_distances(seed, share):
-    rng = np.random.default_rng(seed)
-    ids, mask = rng.integers(0, 9, (6, 8)), rng.random((6, 8)) < share
-    filled = nearest_fill(ids, mask)
-    if not mask.any():
-        assert not filled.any()
-        return
-    known = np.argwhere(mask)
-    for y, x in np.ndindex(ids.shape):
-        distances = ((known - (y, x)) ** 2).sum(1)
-        assert filled[y, x] in {ids[tuple(p)] for p in known[distances == distances.min()]}
-
-
 def test_the_walker_stops_at_the_photos_edge_and_keeps_what_is_known():
-    pytest.importorskip("skimage")
     truth = np.full((24, 24), 40)
     truth[:, 9:], truth[:6] = 7, 0
     photo = np.random.default_rng(0).integers(0, 8, (24, 24, 3)).astype(np.uint8)

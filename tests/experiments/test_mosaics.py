@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldmseg_d2.data.annotations import read_id_png
-from ldmseg_d2.experiments.evaluate_counts import COUNTS, CountsEvaluator
-from ldmseg_d2.experiments.mosaics import generate_mosaic, prepare_mosaics
+from ldmseg_d2.engine import load_config
+from ldmseg_d2.experiments import mosaics
+from ldmseg_d2.experiments.mosaics import COUNTS, CountsEvaluator, generate_mosaic
 
 
 @settings(max_examples=15, deadline=None)
@@ -26,14 +27,15 @@ def test_too_many_segments_raise():
         generate_mosaic(seed=0, index=0, num_segments=200, size=32)
 
 
-def test_bins_count_their_own_pictures(tmp_path, catalogs):
+def test_bins_count_their_own_pictures(tmp_path, catalogs, monkeypatch):
     """The truth itself, but of pictures with many segments the half: PQ by hand."""
-    arguments = {"number": 9, "size": 64, "seed": 5}
+    monkeypatch.setitem(mosaics.MOSAICS, "mosaics_val", 9)
+    keys = ["DATASETS.TEST", ("mosaics_val",), "INPUT.LDMSEG.IMAGE_SIZE"]
     for _ in range(2):
-        prepare_mosaics("mosaics_test", tmp_path / "m", **arguments)
+        mosaics.prepare_mosaics(load_config(opts=[*keys, 64]), tmp_path)
     with pytest.raises(ValueError, match="other mosaics"):
-        prepare_mosaics("mosaics_test", tmp_path / "m", **{**arguments, "seed": 6})
-    records = DatasetCatalog.get("mosaics_test")
+        mosaics.prepare_mosaics(load_config(opts=[*keys, 96]), tmp_path)
+    records = DatasetCatalog.get("mosaics_val")
     truth = [
         torch.from_numpy(read_id_png(r["pan_seg_file_name"]).astype(np.int32)) for r in records
     ]
@@ -43,7 +45,7 @@ def test_bins_count_their_own_pictures(tmp_path, catalogs):
     for ids, number in zip(truth, numbers, strict=True):
         if number > 127:
             ids[ids > number // 2] = 0
-    evaluator = CountsEvaluator("mosaics_test")
+    evaluator = CountsEvaluator("mosaics_val")
     evaluator.process(
         [{"image_id": record["image_id"]} for record in records],
         [{"panoptic_seg": (ids, [])} for ids in truth],

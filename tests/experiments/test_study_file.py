@@ -41,16 +41,15 @@ def test_each_row_is_a_model_that_can_be_built(name):
         cfg = load_config(contender.config_file, [*contender.opts, *no_weights])
         model = build_model(cfg)
         # What a row says reaches the model.
-        assert [task.name for task in model.tasks] == list(cfg.MODEL.LDMSEG.TASKS)
+        assert [task.name for task in model.layout.tasks] == list(cfg.MODEL.LDMSEG.TASKS)
     if name == "tasks":
         assert cfg.MODEL.LDMSEG.TASK_MODE == "separate"
     if name == "capacity":
-        assert cfg.MODEL.LDMSEG.NUM_BITS == 8 and study.mosaics["TRAIN"] > 0
+        assert cfg.MODEL.LDMSEG.NUM_BITS == 8 and study.contenders[0].stages[0].share == 0.5
 
 
 def test_what_changes_nothing_is_the_base(tmp_path):
-    stage = {"CONFIG": "a.yaml", "SHARE": 0.5, "KEY": "MODEL.WEIGHTS"}
-    file = write(tmp_path, OPTS={"SEED": 3}, STEPS=[4, 1], STAGES=[stage])
+    file = write(tmp_path, OPTS={"SEED": 3}, STEPS=[4, 1], STAGES=[f"{GOOD['BASE']}:0.5"])
     study = read_study(file, ["SOLVER.BASE_LR", 0.5, "MODEL.LDMSEG.ID_ASSIGNMENT", "matched"])
     assert [(row.value, row.contender) for row in study.rows] == [
         ("", "base"),
@@ -71,12 +70,10 @@ def test_what_changes_nothing_is_the_base(tmp_path):
         ({"STEP": [1]}, "unknown key 'STEP'; allowed: BASE, "),
         ({"STEPS": [0]}, "STEPS must be numbers above 0"),
         ({"STEPS": 4}, "STEPS cannot be 4"),
-        ({"FACTORS": {"ids": ["random"]}}, "FACTORS.ids must hold keys and values"),
         ({"FACTORS": {"self": {False: {"SEED": 1}}}}, "FACTORS.self: False is no text.*quotes"),
         ({"FACTORS": {"a": {"b": {"SEEED": 1}}}}, r"FACTORS.a.b: .*SEEED.*Did you mean SEED"),
         ({"OPTS": {"SEED": "x"}}, "BASE with OPTS.*SEED takes a value of type int"),
-        ({"STAGES": [{"CONFIG": "a.yaml", "SHARE": 0.5}]}, r"STAGES\[0\]: the key KEY is missing"),
-        ({"MOSAICS": {"TRAIN": 5, "VAL": 5}}, "MOSAICS: unknown key 'VAL'"),
+        ({"STAGES": [{"CONFIG": "a.yaml", "SHARE": 0.5}]}, "give CONFIG:SHARE"),
     ],
 )
 def test_bad_files_are_named_with_their_key(tmp_path, changes, message):

@@ -43,7 +43,7 @@ def test_the_shipped_model_beats_the_fillings(arguments, tmp_path):
     assert found["model"]["given_ids"] > 80
     assert sum(one["pixels"] for one in content["draws"]["bins"]) == pytest.approx(1)
     text = (tmp_path / "out" / "results.md").read_text()
-    assert "| nearest neighbour |" in text and "3 pictures of tiny_scenes_val" in text
+    assert "| nearest neighbour " in text and "3 pictures of tiny_scenes_val" in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tiny import TINY_OPTS
 
 from ldmseg_d2.data import register_all
 from ldmseg_d2.data.datasets.scenes import write_scenes
+from ldmseg_d2.experiments import mosaics, runner
 
 STUDIES = Path(__file__).resolve().parents[2] / "configs" / "studies"
 
@@ -38,26 +39,11 @@ def study(tmp_path, catalogs):
 
 
 @pytest.mark.slow
-def test_training(study, monkeypatch):
-    values = ("random (the paper)", "matched", "the paper's")
-    found, text = study("training", "--budget", "iters:3", *TINY_OPTS, values=values)
-    names = [model["name"] for model in found["models"]]
-    assert names == ["base", "ids random (the paper)", "recipe the paper's"]
-    assert "matched (= base)" in text and "pq_training_time.png" in text
-    curve = found["models"][0]["trainings"][0]["curve"]
-    assert [point["iteration"] for point in curve] == [1, 2, 3]
-    # Again: nothing is measured or trained.
-    monkeypatch.setattr("ldmseg_d2.experiments.runner.evaluate", None)
-    monkeypatch.setattr("ldmseg_d2.experiments.timed_training.TimedTrainer.train", None)
-    assert study("training", "--budget", "iters:3", *TINY_OPTS, values=values)[0] == found
-
-
-@pytest.mark.slow
 def test_tasks(study):
     values = ("depth", "separate")
     found, text = study("tasks", "--budget", "iters:1", *TINY_OPTS, values=values)
     results = {model["name"]: model["rows"][0]["results"][0] for model in found["models"]}
-    everything = {"panoptic_class_agnostic", "panoptic_seg", "segm", "bbox", "sem_seg", "depth"}
+    everything = {"panoptic_class_agnostic", "panoptic_seg", "segm", "sem_seg", "depth"}
     assert set(results["base"]) == set(results["all three separate"]) == everything
     assert set(results["one task depth"]) == {"depth"} and "AbsRel" in text
     flops = {model["name"]: model["rows"][0]["gflops"] for model in found["models"]}
@@ -78,10 +64,11 @@ def test_samplers(study):
 
 
 @pytest.mark.slow
-def test_capacity(study):
-    changes = {"MOSAICS": {"TRAIN": 4, "TEST": 3}}
+def test_capacity(study, monkeypatch):
+    monkeypatch.setattr(mosaics, "MOSAICS", {"mosaics_train": 4, "mosaics_val": 3})
+    monkeypatch.setattr(runner, "MOSAICS", mosaics.MOSAICS)
     argv = ("--budget", "iters:2", *TINY_OPTS, "INPUT.LDMSEG.IMAGE_SIZE", "64")
-    found, text = study("capacity", *argv, values=("8",), **changes)
+    found, text = study("capacity", *argv, values=("8",))
     more = found["models"][1]["trainings"][0]
     assert [stage["iterations"] for stage in more["stages"]] == [1, 1]
     assert "mosaics_val" in text and "| reconstruction " in text and "| full model " in text

@@ -45,16 +45,16 @@ def test_pixels_without_a_class():
 
 def test_near_is_bright_far_is_dark_and_invalid_striped():
     depth = torch.linspace(1, 5, 12).expand(8, 12).clone()
-    picture = draw_depth(depth, scale=2)
+    picture = draw_depth(depth, *depth_range(depth), scale=2)
     assert picture.shape == (16, 24, 3) and picture.dtype == np.uint8
     assert (np.diff(brightness(picture[:, ::2]), axis=1) <= 0).all()
     assert brightness(picture)[0, 0] > brightness(picture)[0, -1] + 300
     depth[:, 3], depth[:, 7] = float("nan"), -1
-    assert set(np.unique(draw_depth(depth)[:, [3, 7]])) <= {34, 38, 62, 68}
+    assert set(np.unique(draw_depth(depth, 1, 5)[:, [3, 7]])) <= {34, 38, 62, 68}
     # A given range makes pictures comparable; a flat map is no error.
     whole, part = (draw_depth(d, near=1, far=5) for d in (depth, depth[:, :2]))
     np.testing.assert_array_equal(part, whole[:, :2])
-    assert len(np.unique(draw_depth(torch.ones(4, 4)).reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(draw_depth(torch.ones(4, 4), 1, 1).reshape(-1, 3), axis=0)) == 1
     assert depth_range(-depth.abs()) == (0.0, 1.0)
     # Logarithmic: 2 is as far from 1 as 4 is from 2.
     steps = torch.tensor([[1.0, 2.0, 4.0]])
