@@ -38,15 +38,15 @@ def measure(*args) -> float:
         return pool.submit(measure_memory, *args).result()
 
 
-def row(config_file: str, opts: list[str], cfg: CfgNode, *, run: bool) -> str:
+def row(config_file: str, cfg: CfgNode, *, run: bool) -> str:
     """One line of the table."""
     found, batch = analyze(cfg), cfg.SOLVER.IMS_PER_BATCH
     flops = found["flops"]
     train, infer = f"at least {found['least_bytes'] / GB:.1f}", "-"
     if run and (cfg.MODEL.DEVICE != "cpu" or 2 * flops["training"] * batch < MAX_CPU_FLOPS):
-        peaks = {n: measure(config_file, opts, "train", n) for n in {1: 0, batch: 0}}
+        peaks = {n: measure(cfg, "train", n) for n in {1: 0, batch: 0}}
         train = ", ".join(f"{peak / GB:.1f} (batch {n})" for n, peak in peaks.items())
-        infer = f"{measure(config_file, opts, 'inference', 1) / GB:.1f}"
+        infer = f"{measure(cfg, 'inference', 1) / GB:.1f}"
     total, trained = (sum(c[i] for c in found["parameters"].values()) / 1e6 for i in (0, 1))
     number = {key: f"{value / 1e9:,.1f}" for key, value in flops.items()}
     cells = [f"`{os.path.relpath(config_file, REPOSITORY)}`", f"{total:.1f} / {trained:.1f}"]
@@ -71,10 +71,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--no-run", action="store_true", help="do not measure memory")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
     args = parser.parse_args(argv)
-    shipped = sorted(str(p) for p in REPOSITORY.glob("configs/*/*.yaml") if "Base" not in p.name)
+    shipped = sorted(
+        str(path)
+        for path in REPOSITORY.glob("configs/*/*.yaml")
+        if "Base" not in path.name and path.parent.name != "studies"
+    )
     lines = [HEADER]
     for path in args.config_file or shipped:
-        lines.append(row(path, args.opts, load_config(path, args.opts), run=not args.no_run))
+        lines.append(row(path, load_config(path, args.opts), run=not args.no_run))
         print(lines[-1], file=sys.stderr)
     if args.write:
         write(Path(args.write), lines)

@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldmseg_d2.modeling.image_encoder import IMAGE_ENCODER_REGISTRY
 
-from .config_reader import load_config
 from .ema import ModelEMA
 from .optimizer import build_optimizer
 from .train_step import PRECISIONS
@@ -44,12 +43,13 @@ def build_without_weights(cfg: CfgNode, device: str = "meta") -> nn.Module:
         return build_model(cfg)
 
 
-def measure_memory(config_file: str, opts: list[str], what: str, number: int) -> float:
+def measure_memory(cfg: CfgNode, what: str, number: int) -> float:
     """Peak bytes of "train" or "inference" with `number` pictures in this, fresh, process.
 
     On a CPU it is the resident memory, libraries and all (Linux), on a GPU what torch allocated.
     """
-    cfg = load_config(config_file, opts, freeze=False)
+    cfg = cfg.clone()
+    cfg.defrost()
     cfg.MODEL.LDMSEG.SAMPLER.NUM_INFERENCE_STEPS = 2  # memory does not depend on it
     amp, cuda = cfg.SOLVER.AMP, cfg.MODEL.DEVICE.startswith("cuda")
     model = build_without_weights(cfg, cfg.MODEL.DEVICE)

@@ -11,8 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from ldmseg_d2.engine.analysis import count_flops
-from ldmseg_d2.engine.peak_memory import measure_here
+from ldmseg_d2.engine.analysis import count_flops, measure_memory
 
 WARM_UP = 3
 
@@ -34,7 +33,7 @@ def peak_memory(cfg: CfgNode) -> float:
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as process:
-        return process.submit(measure_here, cfg, "inference", 1).result()
+        return process.submit(measure_memory, cfg, "inference", 1).result()
 
 
 def clock_of(device: str) -> Callable[[], float]:

@@ -103,14 +103,13 @@ def test_full_size_is_counted():
     assert found["least_bytes"] > 16 * found["parameters"]["denoiser"][1]
 
 
-def test_memory_is_measured_by_running(tool, monkeypatch, tmp_path):
-    cfg, config = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2), tmp_path / "tiny.yaml"
-    config.write_text(cfg.dump())
+def test_memory_is_measured_by_running(tool, monkeypatch):
+    cfg = tiny_config(AUTOENCODER, "SOLVER.IMS_PER_BATCH", 2)
     for what in ("train", "inference"):
-        assert analysis.measure_memory(str(config), [], what, 1) > 1e8
+        assert analysis.measure_memory(cfg, what, 1) > 1e8
     asked = []
-    monkeypatch.setattr(tool, "measure", lambda f, o, what, n: asked.append((what, n)) or 1e9 * n)
-    assert "| 1.0 (batch 1), 2.0 (batch 2) | 1.0 |" in tool.row("a.yaml", [], cfg, run=True)
+    monkeypatch.setattr(tool, "measure", lambda cfg, what, n: asked.append((what, n)) or 1e9 * n)
+    assert "| 1.0 (batch 1), 2.0 (batch 2) | 1.0 |" in tool.row("a.yaml", cfg, run=True)
     assert asked == [("train", 1), ("train", 2), ("inference", 1)]
 
 
