@@ -6,17 +6,18 @@ The results' fields: https://labelstud.io/guide/export and https://labelstud.io/
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
 from .class_list import load_json
-from .problems import InputError, Problem
+from .data_report import Report
+from .file_lookup import PHOTO_SUFFIXES, FileIndex
+from .pictures import Categories, Found, Job, Picture
 from .run_lengths import decode_label_studio
-from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
-from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source
+from .shapes import Shape, box_corners, ellipse_points, paint, polygon_mask
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -24,71 +25,60 @@ UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 HARMLESS = ("choices", "textarea", "labels", "rating")
 
 
-def read_label_studio(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Source:
+def read_label_studio(job: Job, photos: FileIndex, given: Categories, report: Report) -> Found:
     """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
-    tasks = load_json(annotations)
-    tasks = [tasks] if isinstance(tasks, dict) and "data" in tasks else tasks
+    tasks = load_json(job.annotations)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise InputError(f"{annotations} is no Label Studio export: expected a list of tasks")
-    if not any("annotations" in t or "completions" in t for t in tasks):
-        raise InputError(
-            f"{annotations} has no task with 'annotations': export the format 'JSON' "
+        raise ValueError(f"{job.annotations} is no Label Studio export: expected a list of tasks")
+    if not any("annotations" in t for t in tasks):
+        raise ValueError(
+            f"{job.annotations} has no task with 'annotations': export the format 'JSON' "
             "(JSON-MIN lacks what is needed; COCO exports are --format coco)"
         )
-    problems: list[Problem] = []
     pictures = []
-    labels: set[str] = set()
+    labels: set[str | None] = set()
     for number, task in enumerate(tasks):
-        where = f"{annotations}: task {task.get('id', number)!r}"
+        where = f"{job.annotations}: task {task.get('id', number)!r}"
         names = list(_photo_names(task))
         if not names:
-            problems.append(Problem("annotation_unreadable", where, "its data names no picture"))
+            report.add("annotation_unreadable", where, "its data names no picture")
             continue
         photo = next((p for p in map(photos.find, names) if p is not None), None)
         name = names[0] if photo is None else photo.relative_to(photos.root).as_posix()
-        regions = _regions(task, where, problems)
-        if regions is None:
-            problems.append(Problem("photo_unannotated", name, "its task is not annotated"))
-            continue
+        results = _results(task, where, report)
+        if results is None:
+            continue  # reported as a photo without annotation
         file = f"{where} ({name})"
-        shapes, size = _shapes(regions, file, problems)
-        labels.update(s.category for s in shapes if s.category is not None)
-        pictures.append(Picture(name, photo, where, painter(shapes, file, job.overlap), size))
-    categories = [{"name": label} for label in sorted(labels)] or [{"name": "segment"}]
-    return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
+        shapes, size = _shapes(results, file, report)
+        labels.update(s.category for s in shapes)
+        load = partial(paint, shapes, file=file, overlap=job.overlap, report=report)
+        pictures.append(Picture(name, photo, where, load, size))
+    return pictures, [{"name": name} for name in sorted(labels - {None})]
 
 
 def _photo_names(task: dict[str, Any]) -> Iterator[str]:
     """Paths that the photo may have in the photos' folder, the likeliest first."""
     data = task.get("data")
     values = list(data.values()) if isinstance(data, dict) else []
-    for value in [*values, task.get("file_upload")]:
-        if not isinstance(value, str):
-            continue
+    for value in filter(lambda v: isinstance(v, str), [*values, task.get("file_upload")]):
         parts = urlsplit(value)
         # Local storage: /data/local-files/?d=folder/name.jpg
         for path in (*parse_qs(parts.query).get("d", []), unquote(parts.path)):
             base = PurePosixPath(path.replace("\\", "/")).name
             if PurePosixPath(base).suffix.lower() in PHOTO_SUFFIXES:
-                if ".." not in PurePosixPath(path).parts:
-                    yield path.lstrip("/")
-                yield base
-                yield UPLOAD_PREFIX.sub("", base)
+                yield from (path.lstrip("/"), base, UPLOAD_PREFIX.sub("", base))
 
 
-def _regions(
-    task: dict[str, Any], where: str, problems: list[Problem]
-) -> list[dict[str, Any]] | None:
+def _results(task: dict[str, Any], where: str, report: Report) -> list[dict[str, Any]] | None:
     """The results of the annotation to take; None if nobody annotated the task."""
-    entries = task.get("annotations", task.get("completions"))
+    entries = task.get("annotations")
     entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
     entries = [e for e in entries if not e.get("was_cancelled")]
     if not entries:
         return None
     if len(entries) > 1:
-        problems.append(Problem("several_annotations", where, f"{len(entries)} annotations"))
-    chosen = next((e for e in entries if e.get("ground_truth")), entries[0])
-    results = chosen.get("result")
+        report.add("several_annotations", where, f"{len(entries)} annotations")
+    results = next((e for e in entries if e.get("ground_truth")), entries[0]).get("result")
     return [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
 
 
@@ -102,7 +92,7 @@ def _label(result: dict[str, Any]) -> str | None:
 
 
 def _shapes(
-    results: list[dict[str, Any]], file: str, problems: list[Problem]
+    results: list[dict[str, Any]], file: str, report: Report
 ) -> tuple[list[Shape], tuple[int, int] | None]:
     """The shapes of a task, and (height, width) of its picture where the results say it."""
     regions: dict[str, tuple[str | None, dict[str, Any]]] = {}
@@ -114,30 +104,22 @@ def _shapes(
         label, old = regions.get(key, (None, {"value": {}}))
         value = {**old["value"], **result["value"]}
         regions[key] = (_label(result) or label, {**result, "value": value})
-    sizes = [(r.get("original_height"), r.get("original_width")) for _, r in regions.values()]
-    sizes = {s for s in sizes if all(isinstance(v, int) and v > 0 for v in s)}
-    if len(sizes) > 1:
-        problems.append(Problem("bad_shape", file, f"results have the sizes {sorted(sizes)}"))
-
-    shapes, boxes = [], 0
+    shapes, size = [], None
     for key, (label, result) in regions.items():
-        kind = result.get("type")
-        if _encloses(result["value"]):
-            boxes += str(kind).startswith("rectangle")
-            shapes.append(Shape(label, f"region {key!r}", partial(_draw, result)))
+        kind, value = str(result.get("type")), result["value"]
+        sides = result.get("original_height"), result.get("original_width")
+        if all(isinstance(side, int) and side > 0 for side in sides):
+            size = sides
+        if "rle" in value or "radiusX" in value or value.get("width") or _is_closed(value):
+            draw, is_box = partial(_draw, result), kind.startswith("rectangle")
+            shapes.append(Shape(label, f"region {key!r}", draw, is_box=is_box))
         elif kind not in HARMLESS:
-            text = f"region {key!r} is of type {kind!r}"
-            problems.append(Problem("shape_ignored", file, text))
-    if boxes:
-        problems.append(Problem("box_as_segment", file, f"{boxes} segments are boxes"))
-    return shapes, min(sizes, default=None)
+            report.add("shape_ignored", file, f"region {key!r} is of type {kind!r}")
+    return shapes, size
 
 
-def _encloses(value: dict[str, Any]) -> bool:
-    """Whether a result's value has an outline that encloses pixels."""
-    box = {"x", "y", "width", "height"} <= value.keys() and value["width"]
-    closed = "points" in value and value.get("closed", True)
-    return bool("rle" in value or closed or "radiusX" in value or box)
+def _is_closed(value: dict[str, Any]) -> bool:
+    return "points" in value and bool(value.get("closed", True))
 
 
 def _draw(result: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
