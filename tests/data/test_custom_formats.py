@@ -134,12 +134,12 @@ def test_id_masks_round_trip(tmp_path_factory, ids, colour):
         depth=None,
     )
     report = Report(1, "")
-    (picture,), _ = read_id_masks(job, photos, None, report)
-    checked = check_picture(picture, Classes(None), job, report)
+    (picture,), _ = read_id_masks(job, photos, report)
+    found, segments = check_picture(picture, Classes(None), job, report)
     assert report.problems.keys() <= {"empty"}
-    assert same_partition(checked.ids, ids) and ((checked.ids == 0) == (ids == 0)).all()
-    for segment in checked.segments:
-        ys, xs = np.nonzero(checked.ids == segment["id"])
+    assert same_partition(found, ids) and ((found == 0) == (ids == 0)).all()
+    for segment in segments:
+        ys, xs = np.nonzero(found == segment["id"])
         box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
         assert segment["bbox"] == box and segment["area"] == len(xs)
 

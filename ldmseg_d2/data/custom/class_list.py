@@ -68,28 +68,12 @@ def _color(color: Any, index: int) -> list[int]:
     return [int(v) for v in colors[index % len(colors)]]
 
 
-def check_categories(content: Any, path: Path) -> list[dict[str, Any]]:
-    """COCO's categories, each with a `name` and perhaps an integer `id`; else ValueError."""
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"{path} holds no list of categories")
-    for category in content:
-        fits = isinstance(category, dict) and isinstance(category.get("name"), str)
-        if not fits or not isinstance(category.get("id"), int | None):
-            raise ValueError(f"{path}: category {category!r} needs a 'name' and an integer 'id'")
-    return content
-
-
 def read_classes(path: Path) -> list[dict[str, Any]]:
     """Reads `--classes`: categories, without `isthing` where the file does not say it.
 
-    The file is a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or
-    text with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
+    It has a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
     that begin with # are comments. ValueError names file and line.
     """
-    if path.suffix.lower() == ".json":
-        content = load_json(path)
-        content = content.get("categories") if isinstance(content, dict) else content
-        return check_categories(content, path)
     categories = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -1,7 +1,6 @@
 """Checks one picture: everything that is wrong with it becomes a problem of the report."""
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,13 @@ from .class_list import Classes
 from .data_report import Report
 from .pictures import Annotation, Job, Picture, Segment, size_text
 
-
-@dataclass
-class Checked:
-    """A picture's annotation as it is written."""
-
-    ids: np.ndarray  # int32 (H, W), 0 void, 1..K
-    segments: list[dict[str, Any]]  # K of COCO's segments_info
-    overlap: int  # pixels that more than one segment claimed
+Checked = tuple[np.ndarray, list[dict[str, Any]]]
 
 
 def check_picture(picture: Picture, classes: Classes, job: Job, report: Report) -> Checked | None:
     """Reports everything that is wrong with a picture; never raises for its content.
 
-    None if nothing of it can be used.
+    Returns ids (int32 (H, W), 0 void, 1..K) and COCO's segments_info; None if it cannot be used.
     """
     if picture.photo is None:
         report.add("photo_missing", picture.where, f"there is no photo {picture.name!r}")
@@ -43,30 +35,39 @@ def check_picture(picture: Picture, classes: Classes, job: Job, report: Report) 
         except (OSError, ValueError) as error:
             report.add("annotation_unreadable", picture.where, f"{type(error).__name__}: {error}")
             return None
-        found = annotation.ids.shape
+        found = annotation[0].shape
     if found != size:
         turned = "; turned by 90 degrees (EXIF orientation)?" if found == size[::-1] else ""
         message = f"it is {size_text(found)}, its photo {picture.name} {size_text(size)}{turned}"
         report.add("size_mismatch", picture.where, message)
         return None
-    checked = _number_segments(annotation, classes, picture.where, report)
-    _check_limits(checked.segments, job, picture, report)
+    ids, segments = _number_segments(annotation, classes, picture.where, report)
+    areas = [s["area"] for s in segments if not s["iscrowd"]]
+    tiny, most = sum(area < job.min_area for area in areas), 2**job.num_bits - 1
+    if not segments:
+        report.add("empty", picture.name, "it has no segment")
+    if tiny:
+        message = f"{tiny} segments have fewer than {job.min_area} pixels"
+        report.add("tiny_segment", picture.where, message)
+    if len(areas) > most:
+        message = f"it has {len(areas)} segments, {job.num_bits} bits number {most}"
+        report.add("too_many_segments", picture.where, message)
     if job.depth is not None:
         _check_depth(picture.depth, size, picture.name, report)
-    return checked
+    return ids, segments
 
 
 def _number_segments(
     annotation: Annotation, classes: Classes, where: str, report: Report
 ) -> Checked:
     """Relabels the id map as 1..K and lists its K segments; the parts of a stuff class are one."""
-    found, inverse = np.unique(annotation.ids, return_inverse=True)
+    found, inverse = np.unique(annotation[0], return_inverse=True)
     new_id: dict[int, int] = {}
     category_of: dict[int, int] = {}
     stuff: dict[tuple[int, bool], int] = {}
     crowds = set()
     unknown: Counter = Counter()
-    for segment in _consistent(annotation.segments, found.tolist(), where, report):
+    for segment in _consistent(annotation[1], found.tolist(), where, report):
         category = classes.find(segment.category)
         if category is None:
             unknown[segment.category] += 1
@@ -82,11 +83,11 @@ def _number_segments(
         what = "no class" if name is None else f"the class {name!r}"
         report.add("unknown_class", where, f"{count} segments have {what}")
     table = np.array([new_id.get(i, 0) for i in found.tolist()], dtype=np.int32)
-    ids = table[inverse.reshape(annotation.ids.shape)]
+    ids = table[inverse.reshape(annotation[0].shape)]
     segments = segment_entries(ids, category_of)
     for entry in segments:
         entry["iscrowd"] = int(entry["id"] in crowds)
-    return Checked(ids, segments, annotation.overlap)
+    return ids, segments
 
 
 def _consistent(
@@ -99,32 +100,14 @@ def _consistent(
     kept: dict[int, Segment] = {}
     for segment in segments:
         if segment.id in kept:
-            message = f"{segment.where}: another segment has the id {segment.id}"
+            report.add("id_mismatch", where, f"{segment.where}: the id {segment.id} is used twice")
         elif segment.id not in in_map:
-            message = f"{segment.where} is listed, but no pixel has its id"
+            report.add("id_mismatch", where, f"{segment.where} is listed, but no pixel has its id")
         else:
             kept[segment.id] = segment
-            continue
-        report.add("id_mismatch", where, message)
     for i in in_map.keys() - kept.keys():
         report.add("id_mismatch", where, f"pixels have the id {i}, which is not listed")
     return list(kept.values())
-
-
-def _check_limits(
-    segments: list[dict[str, Any]], job: Job, picture: Picture, report: Report
-) -> None:
-    """Reports no segments, too many, and those that are too small; crowds do not count."""
-    if not segments:
-        report.add("empty", picture.name, "it has no segment")
-    areas = [s["area"] for s in segments if not s["iscrowd"]]
-    tiny, most = sum(area < job.min_area for area in areas), 2**job.num_bits - 1
-    if tiny:
-        message = f"{tiny} segments have fewer than {job.min_area} pixels"
-        report.add("tiny_segment", picture.where, message)
-    if len(areas) > most:
-        message = f"it has {len(areas)} segments, {job.num_bits} bits number {most}"
-        report.add("too_many_segments", picture.where, message)
 
 
 def _check_depth(path: Path | None, size: tuple[int, int], photo: str, report: Report) -> None:

@@ -30,9 +30,7 @@ WARNINGS = {
     "shape_ignored": "draw polygons or masks: it is left out",
     "box_as_segment": "a rectangle is a poor mask, taken as it is: draw polygons",
     "several_annotations": "mark the ground truth; else the first is taken",
-    "class_unused": "remove it from --classes, or ignore this",
     "thing_stuff_undecided": "taken as a thing; name stuff classes by --stuff",
-    "no_validation": "raise --val-fraction",
 }
 MAX_EXAMPLES = 5  # that the text names for each kind of problem
 

@@ -11,7 +11,6 @@ from PIL import Image
 from ..datasets.panoptic_files import write_ids, write_json
 from ..datasets.register_panoptic import IGNORE_LABEL
 from .class_list import Classes
-from .data_checks import Checked
 from .pictures import Job, Picture
 from .registration import DATASET_FILE, FORMAT_NAME, SPLITS, read_dataset_file
 
@@ -56,7 +55,9 @@ class Writer:
         """Removes what is not complete, of this run or of one that was interrupted."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def add(self, picture: Picture, checked: Checked, split: str, stem: str) -> None:
+    def add(
+        self, picture: Picture, ids: np.ndarray, segments: list[dict], split: str, stem: str
+    ) -> None:
         """Writes the files of one picture; `stem`: the name of all of them, without suffix."""
         photo_name, png_name = stem + picture.photo.suffix, stem + ".png"
         photo = self._folder(split) / photo_name
@@ -64,16 +65,16 @@ class Writer:
             photo.symlink_to(picture.photo.resolve())
         else:
             shutil.copyfile(picture.photo, photo)
-        write_ids(self._folder(f"panoptic_{split}") / png_name, checked.ids)
+        write_ids(self._folder(f"panoptic_{split}") / png_name, ids)
         if self.semantic:
-            table = [IGNORE_LABEL, *(self._index[s["category_id"]] for s in checked.segments)]
-            semantic = np.array(table, dtype=np.uint8)[checked.ids]
+            table = [IGNORE_LABEL, *(self._index[s["category_id"]] for s in segments)]
+            semantic = np.array(table, dtype=np.uint8)[ids]
             Image.fromarray(semantic).save(self._folder(f"semantic_{split}") / png_name)
         if self.job.depth is not None:
             shutil.copyfile(picture.depth, self._folder(f"depth_{split}") / png_name)
-        height, width = checked.ids.shape
+        height, width = ids.shape
         image = {"file_name": photo_name, "height": height, "width": width}
-        annotation = {"file_name": png_name, "segments_info": checked.segments}
+        annotation = {"file_name": png_name, "segments_info": segments}
         self._entries[split].append((image, annotation))
 
     def _folder(self, name: str) -> Path:

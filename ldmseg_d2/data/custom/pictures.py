@@ -1,10 +1,9 @@
 """What readers give: pictures that load their annotation when asked.
 
-A reader is a function (job, photos, given classes, report) -> (pictures, classes found); a job has
-the options of `tools/prepare_custom.py`, by their names there.
+A reader is a function (job, photos, report) -> (pictures, classes found).
 """
 
-from argparse import Namespace as Job
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ import numpy as np
 
 from .class_list import Classes
 
-__all__ = ["Annotation", "Categories", "Found", "Job", "Picture", "Segment", "size_text"]
-
+Job = Namespace  # the options of `tools/prepare_custom.py`, by their names there
 Categories = list[dict[str, Any]] | None  # as for `Classes`
 
 
@@ -29,13 +27,8 @@ class Segment:
     where: str = ""  # how messages name it
 
 
-@dataclass
-class Annotation:
-    """An id map with its segments."""
-
-    ids: np.ndarray  # int32 (H, W), 0 is void
-    segments: list[Segment] | None  # None: every id is a segment without a class
-    overlap: int = 0  # pixels that more than one segment claimed
+# An id map, int32 (H, W), 0 is void; and its segments, None: every id is one without a class.
+Annotation = tuple[np.ndarray, list[Segment] | None]
 
 
 @dataclass
@@ -55,6 +48,12 @@ class Picture:
 
 
 Found = tuple[list[Picture], Categories]
+
+
+def known_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width), if that is what an export says."""
+    fits = isinstance(height, int) and isinstance(width, int) and min(height, width) > 0
+    return (height, width) if fits else None
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -43,8 +43,10 @@ def prepare(job: Job) -> Report:
         check_output(job)
     photos = FileIndex(job.photos)
     report = Report(len(photos.files), OVERLAP_RULES[job.overlap])
-    pictures, found = READERS[job.format](job, photos, given, report)
+    pictures, found = READERS[job.format](job, photos, report)
     report.classes = classes = Classes(_categories(found, given), job.stuff)
+    for name in classes.undecided:
+        report.add("thing_stuff_undecided", name, "thing (countable) or stuff?")
     _find_files(pictures, photos, job, report)
     named = _named(pictures, report)
     writer = None if job.output is None else Writer(job, classes)
@@ -56,13 +58,11 @@ def prepare(job: Job) -> Report:
             val = is_validation(picture.name, fraction=job.val_fraction, seed=job.seed)
             split = "val" if val else "train"
             report.usable[split] += 1
-            report.segments.append(checked.segments)
-            report.overlaps.append(checked.overlap)
+            report.segments.append(checked[1])
             if writer and not report.num_errors:
-                writer.add(picture, checked, split, stem)
-        if job.val_fraction and not report.usable["val"]:
-            report.add("no_validation", "-", "no picture fell into it")
-        _check_classes(classes, report)
+                writer.add(picture, *checked, split, stem)
+        if not report.usable:
+            report.add("nothing_left", "-", "no picture can be used")
         if writer and not report.num_errors:
             report.written = writer.finish()
     finally:
@@ -93,18 +93,6 @@ def _find_files(pictures: list[Picture], photos: FileIndex, job: Job, report: Re
         index = FileIndex(job.depth, (".png",))
         for picture in pictures:
             picture.depth = index.find(str(PurePosixPath(picture.name).with_suffix(".png")))
-
-
-def _check_classes(classes: Classes, report: Report) -> None:
-    if not report.usable:
-        report.add("nothing_left", "-", "no picture can be used")
-    elif not classes.agnostic:
-        used = {s["category_id"] for segments in report.segments for s in segments}
-        for category in classes.categories:
-            if category["id"] not in used:
-                report.add("class_unused", category["name"], "no segment has it")
-        for name in classes.undecided:
-            report.add("thing_stuff_undecided", name, "thing (countable) or stuff?")
 
 
 def _named(pictures: list[Picture], report: Report) -> list[tuple[Picture, str]]:

@@ -9,63 +9,66 @@ from typing import Any
 import numpy as np
 
 from ..annotations import read_id_png
-from .class_list import Classes, check_categories, load_json
+from .class_list import Classes, load_json
 from .data_report import Report
 from .file_lookup import FileIndex
-from .pictures import Annotation, Categories, Found, Job, Picture, Segment
+from .pictures import Annotation, Found, Job, Picture, Segment, known_size
 from .run_lengths import decode_coco
-from .shapes import Shape, box_corners, paint, polygon_mask
+from .shapes import Shape, box_corners, painted, polygon_mask
+
+# What every entry of the JSON's lists must have.
+FIELDS = {
+    "images": {"id": int | str, "file_name": str},
+    "annotations": {"image_id": int | str},
+    "categories": {"id": int, "name": str},
+}
 
 
-class _CocoFile:
-    """A COCO JSON: its images as pictures without annotation, its annotations by image."""
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The JSON, with what it must have; ValueError names the place where it has not."""
+    content = load_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} is no COCO JSON: it holds a {type(content).__name__}, expected {{...}} with "
+            "images, annotations, categories; Label Studio's export is --format label-studio"
+        )
+    for key, fields in FIELDS.items():
+        if not isinstance(content.get(key), list):
+            raise ValueError(f"{path} is no COCO JSON: {key!r} is missing or no list")
+        for number, entry in enumerate(content[key]):
+            for field, kind in fields.items():
+                if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
+                    raise ValueError(f"{path}: {key}[{number}] has no valid {field!r}: {entry!r}")
+    return content
 
-    def __init__(self, path: Path, photos: FileIndex, report: Report):
-        content = load_json(path)
-        if not isinstance(content, dict):
-            raise ValueError(
-                f"{path} is no COCO JSON: it holds a {type(content).__name__}, expected {{...}} "
-                "with images, annotations, categories; Label Studio's export is --format "
-                "label-studio"
-            )
-        for key in ("images", "annotations", "categories"):
-            entries = content.get(key)
-            if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-                raise ValueError(
-                    f"{path} is no COCO JSON: {key!r} is missing or no list of objects"
-                )
-        self.path, self.report = path, report
-        self.annotations: list[dict[str, Any]] = content["annotations"]
-        self.categories = check_categories(content["categories"], path)
-        self._names = {c.get("id"): c["name"] for c in self.categories}
-        self.pictures: dict[int | str, Picture] = {}
-        for number, image in enumerate(content["images"]):
-            key, name = image.get("id"), image.get("file_name")
-            where = f"{path}: images[{number}]"
-            if not isinstance(name, str) or not isinstance(key, (int, str)):
-                report.add("annotation_unreadable", where, "it needs an 'id' and a 'file_name'")
-            elif key in self.pictures:
-                report.add("photo_twice", where, f"image id {key!r} is listed again")
-            else:
-                size = (image.get("height"), image.get("width"))
-                known = all(isinstance(side, int) and side > 0 for side in size)
-                size = size if known else None
-                self.pictures[key] = Picture(name, photos.find(name), name, size=size)
 
-    def by_image(self) -> Iterator[tuple[int | str, str, dict[str, Any]]]:
-        """(id of its image, how messages name it, the annotation); the others are problems."""
-        for number, annotation in enumerate(self.annotations):
-            key, where = annotation.get("image_id"), f"{self.path}: annotations[{number}]"
-            if isinstance(key, (int, str)) and key in self.pictures:
-                yield key, where, annotation
-            else:
-                self.report.add("annotation_orphan", where, f"its image_id {key!r} is not listed")
+def _pictures(content: dict[str, Any], photos: FileIndex, report: Report) -> dict[Any, Picture]:
+    """The images by id, as pictures that cannot load yet."""
+    pictures: dict[int | str, Picture] = {}
+    for image in content["images"]:
+        key, name = image["id"], image["file_name"]
+        if key in pictures:
+            report.add("photo_twice", name, f"image id {key!r} is listed again")
+        size = known_size(image.get("height"), image.get("width"))
+        pictures[key] = Picture(name, photos.find(name), name, size=size)
+    return pictures
 
-    def class_name(self, entry: dict[str, Any]) -> str:
-        """The name of an entry's class, or words that name no class."""
-        number = entry.get("category_id")
-        name = self._names.get(number) if isinstance(number, int) else None
-        return name or f"category_id {number!r}"
+
+def _listed(
+    content: dict[str, Any], path: Path, pictures: dict, report: Report
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Annotations whose image is listed, each after how messages name it."""
+    for number, annotation in enumerate(content["annotations"]):
+        key, where = annotation["image_id"], f"{path}: annotations[{number}]"
+        if key in pictures:
+            yield where, annotation
+        else:
+            report.add("annotation_orphan", where, f"its image_id {key!r} is not listed")
+
+
+def _class_name(entry: dict[str, Any], categories: list[dict[str, Any]]) -> str:
+    number = entry.get("category_id")
+    return next((c["name"] for c in categories if c["id"] == number), f"category_id {number!r}")
 
 
 def _draw(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -82,61 +85,55 @@ def _draw(annotation: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     return polygon_mask(segmentation, size)
 
 
-def read_coco(job: Job, photos: FileIndex, given: Categories, report: Report) -> Found:
+def read_coco(job: Job, photos: FileIndex, report: Report) -> Found:
     """Reads COCO instance JSON: polygons, RLE (compressed or not), crowds; boxes as they are.
 
     Classes without `isthing` are things, as COCO's instances are.
     """
-    coco = _CocoFile(job.annotations, photos, report)
-    if any("segments_info" in a for a in coco.annotations[:1]):
+    content = _read(job.annotations)
+    if any("segments_info" in a for a in content["annotations"][:1]):
         raise ValueError(f"{job.annotations} is a panoptic JSON: --format coco-panoptic")
-    shapes: dict[Any, list[Shape]] = {key: [] for key in coco.pictures}
-    for key, _, annotation in coco.by_image():
-        shapes[key].append(
+    pictures = _pictures(content, photos, report)
+    shapes: dict[Any, list[Shape]] = {key: [] for key in pictures}
+    for _, annotation in _listed(content, job.annotations, pictures, report):
+        shapes[annotation["image_id"]].append(
             Shape(
-                coco.class_name(annotation),
+                _class_name(annotation, content["categories"]),
                 f"annotation {annotation.get('id')!r}",
                 partial(_draw, annotation),
                 iscrowd=bool(annotation.get("iscrowd")),
                 is_box=not annotation.get("segmentation") and "bbox" in annotation,
             )
         )
-    for key, picture in coco.pictures.items():
-        picture.load = partial(
-            paint, shapes[key], file=picture.name, overlap=job.overlap, report=report
-        )
-    return list(coco.pictures.values()), [{"isthing": 1, **c} for c in coco.categories]
+    categories = [{"isthing": 1, **c} for c in content["categories"]]
+    return [painted(p, shapes[key], job, report) for key, p in pictures.items()], categories
 
 
-def read_coco_panoptic(job: Job, photos: FileIndex, given: Categories, report: Report) -> Found:
+def read_coco_panoptic(job: Job, photos: FileIndex, report: Report) -> Found:
     """Reads a COCO panoptic JSON with its id PNGs in `job.masks`, else beside the JSON."""
-    coco = _CocoFile(job.annotations, photos, report)
+    content = _read(job.annotations)
     pngs = FileIndex(job.masks or job.annotations.with_suffix(""), (".png",))
-    pictures = []
-    for key, where, annotation in coco.by_image():
-        mask = annotation.get("file_name")
-        path = pngs.find(mask) if isinstance(mask, str) else None
-        if path is None:
+    pictures = _pictures(content, photos, report)
+    found = []
+    for where, annotation in _listed(content, job.annotations, pictures, report):
+        mask, listed = annotation.get("file_name"), annotation.get("segments_info")
+        png = pngs.find(mask) if isinstance(mask, str) else None
+        if png is None:
             report.add("annotation_unreadable", where, f"there is no PNG {mask!r} in {pngs.root}")
         else:
-            load = partial(_load_ids, path, annotation.get("segments_info"), coco)
-            pictures.append(replace(coco.pictures[key], where=mask, load=load))
-    return pictures, coco.categories
+            load = partial(_load_ids, png, listed, content["categories"])
+            found.append(replace(pictures[annotation["image_id"]], where=mask, load=load))
+    return found, content["categories"]
 
 
 def _load_ids(
-    path: Path, listed: Any, coco: _CocoFile, size: tuple[int, int], classes: Classes
+    path: Path, listed: Any, categories: list, size: tuple[int, int], classes: Classes
 ) -> Annotation:
-    """The id PNG with the segments that the JSON lists."""
     ids = read_id_png(path)
-    if not isinstance(listed, list):
-        raise ValueError(f"the JSON has no list segments_info for {path.name}")
-    segments = []
-    for number, entry in enumerate(listed):
-        if isinstance(entry, dict) and isinstance(entry.get("id"), int):
-            crowd, where = bool(entry.get("iscrowd")), f"segment {entry['id']}"
-            segments.append(Segment(entry["id"], coco.class_name(entry), crowd, where))
-        else:
-            text = f"segments_info[{number}] is {entry!r}, it has no id"
-            coco.report.add("id_mismatch", path.name, text)
-    return Annotation(ids, segments)
+    entries = listed if isinstance(listed, list) else [listed]
+    if not all(isinstance(e, dict) and isinstance(e.get("id"), int) for e in entries):
+        raise ValueError(f"segments_info of {path.name} is no list of objects with an 'id'")
+    return ids, [
+        Segment(e["id"], _class_name(e, categories), bool(e.get("iscrowd")), f"segment {e['id']}")
+        for e in entries
+    ]

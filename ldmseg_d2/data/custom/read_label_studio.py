@@ -6,7 +6,7 @@ The results' fields: https://labelstud.io/guide/export and https://labelstud.io/
 import re
 from collections.abc import Iterator
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -15,9 +15,9 @@ import numpy as np
 from .class_list import load_json
 from .data_report import Report
 from .file_lookup import PHOTO_SUFFIXES, FileIndex
-from .pictures import Categories, Found, Job, Picture
+from .pictures import Found, Job, Picture, known_size
 from .run_lengths import decode_label_studio
-from .shapes import Shape, box_corners, ellipse_points, paint, polygon_mask
+from .shapes import Shape, box_corners, ellipse_points, painted, polygon_mask
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -25,34 +25,42 @@ UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 HARMLESS = ("choices", "textarea", "labels", "rating")
 
 
-def read_label_studio(job: Job, photos: FileIndex, given: Categories, report: Report) -> Found:
-    """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
-    tasks = load_json(job.annotations)
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    tasks = load_json(path)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise ValueError(f"{job.annotations} is no Label Studio export: expected a list of tasks")
+        raise ValueError(f"{path} is no Label Studio export: expected a list of tasks")
     if not any("annotations" in t for t in tasks):
         raise ValueError(
-            f"{job.annotations} has no task with 'annotations': export the format 'JSON' "
+            f"{path} has no task with 'annotations': export the format 'JSON' "
             "(JSON-MIN lacks what is needed; COCO exports are --format coco)"
         )
-    pictures = []
-    labels: set[str | None] = set()
-    for number, task in enumerate(tasks):
+    return tasks
+
+
+def read_label_studio(job: Job, photos: FileIndex, report: Report) -> Found:
+    """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
+    pictures, labels = [], set()
+    for number, task in enumerate(_tasks(job.annotations)):
         where = f"{job.annotations}: task {task.get('id', number)!r}"
         names = list(_photo_names(task))
+        annotations = [a for a in _dicts(task.get("annotations")) if not a.get("was_cancelled")]
         if not names:
             report.add("annotation_unreadable", where, "its data names no picture")
-            continue
-        photo = next((p for p in map(photos.find, names) if p is not None), None)
+        if not names or not annotations:
+            continue  # its photo is reported as one without annotation
+        if len(annotations) > 1:
+            report.add("several_annotations", where, f"{len(annotations)} annotations")
+        chosen = next((a for a in annotations if a.get("ground_truth")), annotations[0])
+        photo = next(filter(None, map(photos.find, names)), None)
         name = names[0] if photo is None else photo.relative_to(photos.root).as_posix()
-        results = _results(task, where, report)
-        if results is None:
-            continue  # reported as a photo without annotation
-        file = f"{where} ({name})"
-        shapes, size = _shapes(results, file, report)
+        picture = Picture(name, photo, f"{where} ({name})")
+        shapes, picture.size = _shapes(_dicts(chosen.get("result")), picture.where, report)
         labels.update(s.category for s in shapes)
-        load = partial(paint, shapes, file=file, overlap=job.overlap, report=report)
-        pictures.append(Picture(name, photo, where, load, size))
+        pictures.append(painted(picture, shapes, job, report))
     return pictures, [{"name": name} for name in sorted(labels - {None})]
 
 
@@ -67,19 +75,6 @@ def _photo_names(task: dict[str, Any]) -> Iterator[str]:
             base = PurePosixPath(path.replace("\\", "/")).name
             if PurePosixPath(base).suffix.lower() in PHOTO_SUFFIXES:
                 yield from (path.lstrip("/"), base, UPLOAD_PREFIX.sub("", base))
-
-
-def _results(task: dict[str, Any], where: str, report: Report) -> list[dict[str, Any]] | None:
-    """The results of the annotation to take; None if nobody annotated the task."""
-    entries = task.get("annotations")
-    entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    entries = [e for e in entries if not e.get("was_cancelled")]
-    if not entries:
-        return None
-    if len(entries) > 1:
-        report.add("several_annotations", where, f"{len(entries)} annotations")
-    results = next((e for e in entries if e.get("ground_truth")), entries[0]).get("result")
-    return [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
 
 
 def _label(result: dict[str, Any]) -> str | None:
@@ -107,19 +102,14 @@ def _shapes(
     shapes, size = [], None
     for key, (label, result) in regions.items():
         kind, value = str(result.get("type")), result["value"]
-        sides = result.get("original_height"), result.get("original_width")
-        if all(isinstance(side, int) and side > 0 for side in sides):
-            size = sides
-        if "rle" in value or "radiusX" in value or value.get("width") or _is_closed(value):
+        size = known_size(result.get("original_height"), result.get("original_width")) or size
+        closed = "points" in value and value.get("closed", True)
+        if closed or "rle" in value or "radiusX" in value or value.get("width"):
             draw, is_box = partial(_draw, result), kind.startswith("rectangle")
             shapes.append(Shape(label, f"region {key!r}", draw, is_box=is_box))
         elif kind not in HARMLESS:
             report.add("shape_ignored", file, f"region {key!r} is of type {kind!r}")
     return shapes, size
-
-
-def _is_closed(value: dict[str, Any]) -> bool:
-    return "points" in value and bool(value.get("closed", True))
 
 
 def _draw(result: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -24,10 +24,9 @@ HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
 def read_dataset_file(folder: str | Path) -> dict[str, Any]:
     """Reads `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
 
-    It holds `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits` (name
-    -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale` (PNG value
-    per metre) where there is depth. FileNotFoundError if it is missing, ValueError if it is no such
-    file.
+    It holds `class_agnostic`, COCO's `categories`, `splits` (name -> number of pictures),
+    `semantic` (its PNGs are there), and `depth_scale` where there is depth. FileNotFoundError if it
+    is missing, ValueError if it is no such file.
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
@@ -50,9 +49,8 @@ def read_dataset_file(folder: str | Path) -> dict[str, Any]:
 def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]:
     """Registers `{name}_{split}` for every split of a prepared folder; reads `dataset.json` only.
 
-    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train",
-    "garden_val"]`, for `cfg.DATASETS`; ValueError, and none is registered, if one of them is there
-    already.
+    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train"]`, for
+    `cfg.DATASETS`; ValueError, and none is registered, if one of them is there already.
     """
     root = Path(folder)
     name = root.resolve().name if name is None else name

@@ -1,9 +1,7 @@
 """Run-length encodings of masks: COCO's, CVAT's and Label Studio's.
 
-All three come from files of strangers: lengths are checked before anything is allocated.
-pycocotools does not do that: for counts that are too short it returns uninitialised memory, and
-versions before 2.0.8 write out of bounds for counts that are too long. Label Studio's SDK has a
-decoder, but needs pandas, lxml, nltk and an older OpenCV.
+Lengths are checked before anything is allocated. pycocotools does not do that: for counts that are
+too short it returns uninitialised memory. Label Studio's SDK needs pandas, lxml and nltk.
 """
 
 import numpy as np

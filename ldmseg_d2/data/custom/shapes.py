@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from .class_list import Classes
 from .data_report import Report
-from .pictures import Annotation, Segment
+from .pictures import Annotation, Job, Picture, Segment
 
 OVERLAP_RULES = {
     "order": "what was drawn later, or has the higher z-order, covers what lies under it",
@@ -81,20 +82,24 @@ def ellipse_points(
     return _turn(x, y, [(radius_x * math.cos(a), radius_y * math.sin(a)) for a in angles], rotation)
 
 
-def paint(
+def painted(picture: Picture, shapes: Sequence[Shape], job: Job, report: Report) -> Picture:
+    """The picture, with an annotation that draws the shapes into an id map.
+
+    `job.overlap`, a key of `OVERLAP_RULES`, says what covers what. Ids are 1..K in the order of
+    drawing. Damaged shapes, and those without a visible pixel, are left out and reported.
+    """
+    picture.load = partial(_paint, shapes, picture.where, job.overlap, report)
+    return picture
+
+
+def _paint(
     shapes: Sequence[Shape],
-    size: tuple[int, int],
-    classes: Classes,
-    *,
     file: str,
     overlap: str,
     report: Report,
+    size: tuple[int, int],
+    classes: Classes,
 ) -> Annotation:
-    """Draws shapes into an id map (a key of `OVERLAP_RULES` says what covers what).
-
-    Ids are 1..K in the order of drawing. Damaged shapes, and shapes without a visible pixel, are
-    left out, with a problem each, whose file is `file`.
-    """
     boxes = sum(shape.is_box for shape in shapes)
     if boxes:
         report.add("box_as_segment", file, f"{boxes} segments are boxes")
@@ -122,4 +127,5 @@ def paint(
             segments.append(Segment(number, shape.category, shape.iscrowd, shape.where))
         else:
             report.add("no_pixels", file, f"{shape.where} has no visible pixel")
-    return Annotation(ids, segments, int(overlapping.sum()))
+    report.overlaps.append(int(overlapping.sum()))
+    return ids, segments
