@@ -74,6 +74,8 @@ def read_classes(path: Path) -> list[dict[str, Any]]:
     It has a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
     that begin with # are comments. ValueError names file and line.
     """
+    if path.suffix.lower() == ".json":
+        raise ValueError(f"{path} is JSON; --classes is text with a class a line, like 'car,thing'")
     categories = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
