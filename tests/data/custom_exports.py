@@ -273,33 +273,29 @@ EXPORTS = {
 
 
 def run_tool(*args):
+    """The tool's exit status and its report (None: it made none)."""
     spec = importlib.util.spec_from_file_location(
         "prepare_custom", REPO / "tools" / "prepare_custom.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.main(list(map(str, args)))
+    run, reports = module.prepare, [None]
+
+    def recorded(job):
+        reports.append(run(job))
+        return reports[-1]
+
+    module.prepare = recorded
+    return module.main(list(map(str, args))), reports[-1]
 
 
 def prepare(root, kind, export, *args):
     """Runs the tool on what a writer made; returns its status and its report."""
     photos, annotations, *options = export
-    report = root / "report.json"
-    report.unlink(missing_ok=True)
-    status = run_tool(
+    return run_tool(
         "--format", kind, "--photos", photos, "--annotations", annotations, *options,
-        "--min-area", 1, "--report", report, *args,
+        "--min-area", 1, *args,
     )  # fmt: skip
-    return status, json.loads(report.read_text()) if report.is_file() else None
-
-
-def check_again(folder, root, *args):
-    """Runs the tool on a folder that it wrote."""
-    report = root / "again.json"
-    status = run_tool(
-        "--format", "prepared", "--annotations", folder, "--report", report, *args
-    )  # fmt: skip
-    return status, json.loads(report.read_text())
 
 
 def tree(folder):

@@ -13,10 +13,11 @@ from ldmseg_d2.data import build_train_loader, load_dataset_dicts, register_all
 from ldmseg_d2.data.custom import register_custom, register_custom_folders
 from ldmseg_d2.data.custom.class_list import Classes, read_classes
 from ldmseg_d2.data.custom.data_checks import check_picture
+from ldmseg_d2.data.custom.data_report import Report
+from ldmseg_d2.data.custom.file_lookup import FileIndex
+from ldmseg_d2.data.custom.pictures import Job
 from ldmseg_d2.data.custom.prepare import is_validation
-from ldmseg_d2.data.custom.problems import InputError
 from ldmseg_d2.data.custom.read_masks import read_id_masks
-from ldmseg_d2.data.custom.sources import FileIndex, Job
 
 from . import custom_exports as exports
 from .helpers import id2rgb, same_partition, tiny_config, write_png
@@ -54,7 +55,8 @@ def test_export_has_the_masks_drawn(tmp_path, catalogs, classes, name, own_class
         args = ["--classes", classes]
     if not own_classes and name.startswith(("id", "binary")):
         args = ["--stuff", "sky"]
-    records, report = converted(tmp_path, name.split()[0], export, *args)
+    kind = name.split()[0]
+    records, report = converted(tmp_path, kind, export, *args)
     metadata = MetadataCatalog.get("own_train")
     order = metadata.thing_classes
     if args and args[0] == "--classes":
@@ -73,11 +75,10 @@ def test_export_has_the_masks_drawn(tmp_path, catalogs, classes, name, own_class
         assert len(record["segments_info"]) == 3
         semantic = np.asarray(Image.open(record["sem_seg_file_name"]))
         assert np.array_equal(semantic, record["sem_seg"])
-    if report["overlaps"]["rule"] is not None:
+    if kind in ("binary-masks", "coco", "label-studio", "cvat"):
         # The cars share columns 7..9 of rows 10..14, in two pictures.
-        assert report["overlaps"]["pixels"] == 2 * 3 * 5
-        assert "drawn later" in report["overlaps"]["rule"]
-    assert report["errors"] == 0 and report["pictures_usable"] == {"train": 2}
+        assert report.overlaps == [3 * 5] * 2 and "drawn later" in report.text()
+    assert report.num_errors == 0 and report.usable == {"train": 2}
 
 
 def test_smaller_on_top_by_choice(tmp_path, catalogs):
@@ -89,13 +90,13 @@ def test_smaller_on_top_by_choice(tmp_path, catalogs):
         tmp_path, "binary-masks", (photos, tmp_path / "masks"), "--overlap", "area"
     )
     assert same_partition(records[0]["segment_ids"], exports.drawn_ids(boxes[::-1]))
-    assert report["overlaps"]["rule"].startswith("smaller") and report["errors"] == 0
+    assert "smaller segments cover" in report.text() and report.num_errors == 0
     assert MetadataCatalog.get("own_train").evaluator_type == "class_agnostic_panoptic"
     assert "sem_seg_file_name" not in records[0]
     # As drawn, the first is covered: said, and no segment remains of it.
     status, report = exports.prepare(tmp_path, "binary-masks", (photos, tmp_path / "masks"))
-    assert status == 0 and [p["code"] for p in report["problems"]] == ["no_pixels"]
-    assert report["segments"]["max"] == 1
+    assert status == 0 and list(report.problems) == ["no_pixels"]
+    assert [len(segments) for segments in report.segments] == [1]
 
 
 def test_semantic_masks_split_things_into_parts(tmp_path, catalogs, classes):
@@ -115,10 +116,6 @@ def test_semantic_masks_split_things_into_parts(tmp_path, catalogs, classes):
     expected[6:9, 2:6], expected[9:12, 6:9], expected[6:9, 12:20] = 2, 2, 3
     assert same_partition(record["segment_ids"], expected)
     assert [s["isthing"] for s in record["segments_info"]] == [False, True, True]
-    # Without --classes: the values are the classes, and whether they are things is asked.
-    status, report = exports.prepare(tmp_path, "semantic-masks", export[:2], "--void", "255,1")
-    assert status == 0 and [c["name"] for c in report["classes"]] == ["class_2"]
-    assert [p["code"] for p in report["problems"]] == ["thing_stuff_undecided"]
 
 
 @settings(deadline=None, max_examples=25)
@@ -128,13 +125,21 @@ def test_id_masks_round_trip(tmp_path_factory, ids, colour):
     ids = ids if colour else ids % 65536
     photos = FileIndex(exports.write_photos(root / "photos", ["a.png"], size=(7, 9)))
     write_png(root / "masks" / "a.png", id2rgb(ids) if colour else ids.astype(np.uint16))
-    job = Job("id-masks", root / "masks", min_area=1)
-    (picture,) = read_id_masks(root / "masks", photos, job, None).pictures
-    checked = check_picture(picture, Classes(None), job, depth=False)
-    assert not [p for p in checked.problems if p.code != "empty"]
-    assert same_partition(checked.ids, ids) and ((checked.ids == 0) == (ids == 0)).all()
-    for segment in checked.segments:
-        ys, xs = np.nonzero(checked.ids == segment["id"])
+    job = Job(
+        annotations=root / "masks",
+        min_area=1,
+        void=None,
+        class_from="none",
+        num_bits=16,
+        depth=None,
+    )
+    report = Report(1, "")
+    (picture,), _ = read_id_masks(job, photos, report)
+    found, segments = check_picture(picture, Classes(None), job, report)
+    assert report.problems.keys() <= {"empty"}
+    assert same_partition(found, ids) and ((found == 0) == (ids == 0)).all()
+    for segment in segments:
+        ys, xs = np.nonzero(found == segment["id"])
         box = [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
         assert segment["bbox"] == box and segment["area"] == len(xs)
 
@@ -148,7 +153,7 @@ def test_split_by_name_depth_and_folders(tmp_path, catalogs):
     args = ["--depth", tmp_path / "depth", "--depth-scale", 100, "--val-fraction", 0.25]
     records, report = converted(tmp_path, "id-masks", (photos, tmp_path / "masks"), *args)
     inside = [n for n in names if is_validation(n, fraction=0.25, seed=0)]
-    assert report["written"] == {"train": 40 - len(inside), "val": len(inside)}
+    assert report.written == {"train": 40 - len(inside), "val": len(inside)}
     assert 3 < len(inside) < 18
     # A picture stays where it is if others come or go; another seed gives another split.
     assert inside != [n for n in names if is_validation(n, fraction=0.25, seed=1)]
@@ -205,7 +210,7 @@ def test_class_files(tmp_path):
         ("1,a\n1,b\n", "ids.*1"),
     ]:
         path.write_text(text)
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(ValueError, match=words):
             Classes(read_classes(path))
-    with pytest.raises(InputError, match="--stuff names"):
+    with pytest.raises(ValueError, match="--stuff names"):
         Classes([{"name": "car"}], ("sea",))

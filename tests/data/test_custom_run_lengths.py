@@ -61,9 +61,7 @@ def test_cvat_runs_round_trip(mask, left, top):
     height, width = mask.shape
     whole = np.zeros((height + 7, width + 6), bool)
     whole[top : top + height, left : left + width] = mask
-    decoded = decode_cvat(
-        row_runs(mask), left=left, top=top, width=width, height=height, size=whole.shape
-    )
+    decoded = decode_cvat(row_runs(mask), (left, top, width, height), whole.shape)
     assert np.array_equal(decoded, whole)
 
 
@@ -73,13 +71,10 @@ def test_cvat_runs_round_trip(mask, left, top):
         (lambda: decode_coco([3, 4], (2, 2)), "sum to 7, expected 4"),
         (lambda: decode_coco([10, -6], (2, 2)), "sum"),
         (lambda: decode_coco("\x7f\x7f", (2, 2)), "not part of"),
-        (lambda: decode_coco("o" * 30, (2, 2)), "not part of"),
         (lambda: decode_coco("P", (2, 2)), "middle of a number"),
-        (lambda: decode_cvat([4], left=0, top=0, width=9, height=1, size=(4, 4)), "not inside"),
-        (lambda: decode_cvat([0], left=0, top=0, width=0, height=1, size=(4, 4)), "0x1"),
+        (lambda: decode_cvat([4], (0, 0, 9, 1), (4, 4)), "not inside"),
         (lambda: decode_label_studio(brush(np.ones((2, 2), bool)), (3, 3)), "16 values, expected"),
         (lambda: decode_label_studio(brush(np.ones((2, 2), bool))[:7], (2, 2)), "too early"),
-        (lambda: decode_label_studio([300], (2, 2)), "range"),
         (lambda: decode_label_studio(10**12, (2, 2)), "no list"),
         (lambda: polygon_mask([[0, 0, 1, 1]], (4, 4)), "three points"),
         (lambda: polygon_mask([[0, 0, 1, 1, 2, float("nan")]], (4, 4)), "finite"),

@@ -1,19 +1,18 @@
 """The classes of a custom data set: from a file of the user's, or from the export."""
 
 import json
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from detectron2.utils.colormap import colormap
 
-from .problems import InputError
-
 SEGMENT = {"id": 1, "name": "segment", "isthing": 1}
 
 
 class Classes:
-    """Classes with ids, names, and which of them are things.
+    """Classes with ids, names, colours, and which of them are things.
 
     Args:
         categories: `name`, and optionally `id`, `isthing`, `color`; None: no classes, every segment
@@ -21,110 +20,90 @@ class Classes:
         stuff: names of classes that are stuff; all others are things if this is not empty.
 
     Raises:
-        InputError: if ids or names are repeated, or `stuff` names a class that is not there.
+        ValueError: if ids or names are repeated, or `stuff` names a class that is not there.
     """
 
     def __init__(self, categories: list[dict[str, Any]] | None, stuff: tuple[str, ...] = ()):
         self.agnostic = categories is None
         given = categories or [SEGMENT]
-        used = {int(c["id"]) for c in given if c.get("id") is not None}
+        used = {c.get("id") for c in given}
         free = (i for i in count(1) if i not in used)
-        self.undecided = []
+        self.undecided = [c["name"] for c in given if c.get("isthing") is None and not stuff]
         self.categories: list[dict[str, Any]] = []
         for index, category in enumerate(given):
             isthing, number = category.get("isthing"), category.get("id")
             if stuff:
                 isthing = category["name"] not in stuff
-            elif isthing is None:
-                self.undecided.append(category["name"])
-                isthing = True
             self.categories.append(
                 {
-                    "id": int(next(free) if number is None else number),
-                    "name": str(category["name"]),
-                    "isthing": int(bool(isthing)),
+                    "id": next(free) if number is None else number,
+                    "name": category["name"],
+                    "isthing": int(isthing is None or bool(isthing)),
                     "color": _color(category.get("color"), index),
                 }
             )
-        names = [c["name"] for c in self.categories]
-        for what, values in (("names", names), ("ids", [c["id"] for c in self.categories])):
-            twice = sorted({v for v in values if values.count(v) > 1}, key=str)
+        for key in ("name", "id"):
+            values = [c[key] for c in self.categories]
+            twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
-                raise InputError(f"classes have the {what} {twice} more than once; rename them")
+                raise ValueError(f"classes have the {key}s {twice} more than once; rename them")
+        names = [c["name"] for c in self.categories]
         missing = sorted(set(stuff) - set(names))
         if missing:
-            raise InputError(f"--stuff names {missing}, but the classes are {names}")
-        self._by_id = {c["id"]: c for c in self.categories}
-        self._by_name = {c["name"]: c for c in self.categories}
+            raise ValueError(f"--stuff names {missing}, but the classes are {names}")
+        self._by_key = {c[key]: c for c in self.categories for key in ("id", "name")}
 
     def find(self, key: str | int | None) -> dict[str, Any] | None:
         """The category of a name or an id; without classes always "segment"; else None."""
-        if self.agnostic:
-            return self.categories[0]
-        return (self._by_id if isinstance(key, int) else self._by_name).get(key)
+        return self.categories[0] if self.agnostic else self._by_key.get(key)
 
 
 def _color(color: Any, index: int) -> list[int]:
     """[r, g, b] in 0..255, from a list or "#rrggbb"; else the next of Detectron2's."""
-    if isinstance(color, str) and len(color) == 7 and color.startswith("#"):
-        try:
-            return list(bytes.fromhex(color[1:]))
-        except ValueError:
-            pass
-    if isinstance(color, list) and len(color) == 3 and all(isinstance(v, int) for v in color):
-        return [min(max(v, 0), 255) for v in color]
+    if isinstance(color, str) and re.fullmatch("#[0-9a-fA-F]{6}", color):
+        return list(bytes.fromhex(color[1:]))
+    if isinstance(color, list) and len(color) == 3 and all(v in range(256) for v in color):
+        return color
     colors = colormap(rgb=True)
     return [int(v) for v in colors[index % len(colors)]]
 
 
-def read_classes(path: str | Path) -> list[dict[str, Any]]:
+def read_classes(path: Path) -> list[dict[str, Any]]:
     """Reads `--classes`: categories, without `isthing` where the file does not say it.
 
-    The file is a JSON list of COCO categories (`name`; optionally `id`, `isthing`, `color`), or
-    text with a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
-    that begin with # are comments. InputError names file and line.
+    It has a class a line: `name`, `name,thing`, `name,stuff`, each optionally after `id,`; lines
+    that begin with # are comments. ValueError names file and line.
     """
-    path = Path(path)
     if path.suffix.lower() == ".json":
-        content = load_json(path)
-        if isinstance(content, dict):
-            content = content.get("categories")
-        if not isinstance(content, list) or not content:
-            raise InputError(f"{path} holds no list of categories")
-        for category in content:
-            if not isinstance(category, dict) or not isinstance(category.get("name"), str):
-                raise InputError(f"{path}: {category!r} is no category: it needs a 'name'")
-        return content
+        raise ValueError(f"{path} is JSON; --classes is text with a class a line, like 'car,thing'")
     categories = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = [f.strip() for f in line.split(",")]
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        category: dict[str, Any] = {}
-        if fields[0].isdigit() and len(fields) > 1:
-            category["id"] = int(fields.pop(0))
-        category["name"] = fields.pop(0)
-        if fields and fields[0] in ("thing", "stuff"):
-            category["isthing"] = fields.pop(0) == "thing"
-        if fields or not category["name"]:
-            raise InputError(
+        match = re.fullmatch(r"(?:(\d+)\s*,)?\s*([^,]+?)\s*(?:,\s*(thing|stuff))?", line.strip())
+        if not match:
+            raise ValueError(
                 f"{path} line {number}: {line!r} is not 'name', 'name,thing' or 'name,stuff', "
                 "each optionally after 'id,'"
             )
-        categories.append(category)
+        categories.append(
+            {
+                "name": match[2],
+                **({"id": int(match[1])} if match[1] else {}),
+                **({"isthing": match[3] == "thing"} if match[3] else {}),
+            }
+        )
     if not categories:
-        raise InputError(f"{path} names no class")
+        raise ValueError(f"{path} names no class")
     return categories
 
 
-def load_json(path: str | Path) -> Any:
-    """Reads JSON; InputError, naming file, line and column, if it is none."""
+def load_json(path: Path) -> Any:
+    """Reads JSON; ValueError, naming file, line and column, if it is none."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} line {error.lineno} column {error.colno}: no valid JSON ({error.msg}); "
-            "export it again"
-        ) from error
+        where = f"line {error.lineno} column {error.colno}"
+        raise ValueError(f"{path} {where}: no valid JSON ({error.msg}); export it again") from error
     except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: no valid JSON ({error}); export it again") from error
+        raise ValueError(f"{path}: no valid JSON ({error}); export it again") from error

@@ -1,136 +1,89 @@
-"""What a check found: numbers and problems, as text and as JSON."""
+"""Everything that can be wrong with a user's data, how to mend it, and what a check found."""
 
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from .class_list import Classes
-from .data_checks import Checked
-from .problems import CODES, Problem
-from .sources import Job
 
-MAX_EXAMPLES = 5  # files that the text names for each kind of problem
+ERRORS = {
+    "photo_missing": "put it into --photos under this name, relative and without '..'",
+    "photo_unreadable": "copy or export the photo again",
+    "photo_twice": "keep one annotation of each photo",
+    "name_clash": "rename one: they must differ in more than suffix and case",
+    "annotation_orphan": "list its picture under 'images'",
+    "annotation_unreadable": "write or export the file again",
+    "bad_shape": "draw or export this segment again",
+    "size_mismatch": "export annotations at the photo's size; pair the right files",
+    "id_mismatch": "write mask and JSON together, as PNG; ids: 1 to 2^24 - 1, each once",
+    "unknown_class": "correct its name, or add it to --classes",
+    "too_many_segments": "raise NUM_BITS and --num-bits, or cut the picture up",
+    "depth_unusable": "put a 16-bit gray PNG of the photo's name and size into --depth",
+    "nothing_left": "mend the problems above, or check --photos",
+}
+WARNINGS = {
+    "photo_unannotated": "annotate it, or ignore this: it is left out",
+    "mask_unused": "put its photo into --photos",
+    "empty": "annotate it, or ignore this",
+    "tiny_segment": "lower --min-area, or ignore this: training makes it void",
+    "no_pixels": "outside the picture or covered: try --overlap area",
+    "shape_ignored": "draw polygons or masks: it is left out",
+    "box_as_segment": "a rectangle is a poor mask, taken as it is: draw polygons",
+    "several_annotations": "mark the ground truth; else the first is taken",
+    "thing_stuff_undecided": "taken as a thing; name stuff classes by --stuff",
+}
+MAX_EXAMPLES = 5  # that the text names for each kind of problem
 
 
 class Report:
-    """Collects checked pictures; `overlap_rule`: how overlaps were resolved, None: there are none.
+    """Problems (key of ERRORS or WARNINGS -> messages) and the pictures that can be used."""
 
-    `problems` lists what was found, `usable` and `written` count the pictures of each split.
-    """
+    def __init__(self, num_photos: int, overlap_rule: str):
+        self.num_photos, self.overlap_rule = num_photos, overlap_rule
+        self.classes = Classes(None)
+        self.problems: dict[str, list[str]] = defaultdict(list)
+        self.usable: Counter = Counter()  # pictures of each split
+        self.segments: list[list[dict[str, Any]]] = []  # COCO's segments_info of each picture
+        self.overlaps: list[int] = []  # of each picture: pixels that more than one segment claimed
+        self.written: dict[str, int] | None = None  # pictures of each split
 
-    def __init__(self, classes: Classes, job: Job, overlap_rule: str | None, num_photos: int):
-        self.classes = classes
-        self.fix, self.num_bits = job.fix, job.num_bits
-        self.num_photos = num_photos
-        self.problems: list[Problem] = []
-        self.usable: Counter = Counter()
-        self.written: dict[str, int] | None = None
-        self._segments: list[int] = []
-        keys = ("segments", "pictures", "pixels")
-        self._classes = {
-            c["id"]: {"name": c["name"], "isthing": c["isthing"], **dict.fromkeys(keys, 0)}
-            for c in classes.categories
-        }
-        self._overlaps: dict[str, Any] = {"rule": overlap_rule, "pictures": 0, "pixels": 0}
-        self._merged = 0
-
-    def add(self, checked: Checked, split: str) -> None:
-        """Counts a picture."""
-        self.problems += checked.problems
-        if not checked.usable:
-            return
-        self.usable[split] += 1
-        self._segments.append(checked.num_found)
-        for number in {s["category_id"] for s in checked.segments}:
-            self._classes[number]["pictures"] += 1
-        for segment in checked.segments:
-            self._classes[segment["category_id"]]["segments"] += 1
-            self._classes[segment["category_id"]]["pixels"] += segment["area"]
-        self._overlaps["pictures"] += checked.overlap > 0
-        self._overlaps["pixels"] += checked.overlap
-        self._merged += checked.merged
-
-    def close(self) -> None:
-        """Adds what only shows at the end."""
-        if not self.usable:
-            self.problems.append(Problem("nothing_left", "-", "no picture can be used"))
-        elif not self.classes.agnostic:
-            for found in self._classes.values():
-                if not found["segments"]:
-                    self.problems.append(
-                        Problem("class_unused", found["name"], "no segment has it")
-                    )
-            self.problems += [
-                Problem("thing_stuff_undecided", name, "thing (countable) or stuff?")
-                for name in self.classes.undecided
-            ]
+    def add(self, code: str, file: str, message: str) -> None:
+        """Adds a problem: the file and the place in it, and what was found."""
+        self.problems[code].append(f"{file}: {message}")
 
     @property
     def num_errors(self) -> int:
-        """Problems of level "error"."""
-        return sum(p.level == "error" for p in self.problems)
-
-    @property
-    def failed(self) -> bool:
-        """Whether the data cannot be used: errors that nothing mended."""
-        return bool(self.num_errors and not self.fix) or not self.usable
-
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        counts, codes = self._segments or [0], Counter(p.code for p in self.problems)
-        return {
-            "photos": self.num_photos,
-            "photos_unannotated": codes["photo_unannotated"],
-            "pictures_usable": dict(self.usable),
-            "segments": {
-                "total": sum(self._segments),
-                "min": min(counts),
-                "median": statistics.median(counts),
-                "max": max(counts),
-                "limit": 2**self.num_bits - 1,
-                "pictures_over_limit": codes["too_many_segments"],
-            },
-            "classes": list(self._classes.values()),
-            "class_agnostic": self.classes.agnostic,
-            "overlaps": self._overlaps,
-            "stuff_segments_merged": self._merged,
-            "problems": [p.as_dict(self.fix) for p in self.problems],
-            "errors": self.num_errors,
-            "warnings": len(self.problems) - self.num_errors,
-            "fixed": self.fix,
-            "written": self.written,
-        }
+        """Problems without whose mending nothing is written."""
+        return sum(len(messages) for code, messages in self.problems.items() if code in ERRORS)
 
     def text(self) -> str:
         """For people: the numbers, then the problems by kind."""
-        found = self.as_dict()
         usable = ", ".join(f"{n} {split}" for split, n in sorted(self.usable.items())) or "none"
+        counts = [sum(not s["iscrowd"] for s in segments) for segments in self.segments] or [0]
         lines = [
-            f"photos: {found['photos']} ({found['photos_unannotated']} without annotation); "
-            f"pictures to use: {usable}",
-            "segments a picture: min {min}, median {median:g}, max {max}; {pictures_over_limit} "
-            "pictures have more than {limit}".format(**found["segments"]),
-            "classes: none (class-agnostic)" if self.classes.agnostic else "classes:",
+            f"photos: {self.num_photos}; pictures to use: {usable}",
+            f"segments a picture: min {min(counts)}, median {statistics.median(counts):g}, "
+            f"max {max(counts)}",
         ]
-        for c in [] if self.classes.agnostic else found["classes"]:
+        if any(self.overlaps):
+            pictures = sum(pixels > 0 for pixels in self.overlaps)
+            pixels = f"{sum(self.overlaps)} pixels in {pictures} pictures"
+            lines.append(f"overlaps: {pixels}; rule: {self.overlap_rule}")
+        agnostic = self.classes.agnostic
+        lines.append("classes: none (class-agnostic)" if agnostic else "classes:")
+        for c in [] if agnostic else self.classes.categories:
+            of_class = [sum(s["category_id"] == c["id"] for s in found) for found in self.segments]
             kind = "thing" if c["isthing"] else "stuff"
-            lines.append(
-                f"  {c['name']} ({kind}): {c['segments']} segments in {c['pictures']} pictures"
-            )
-        if self._overlaps["rule"] is not None:
-            text = "overlaps: {pixels} pixels in {pictures} pictures; rule: {rule}"
-            lines.append(text.format(**self._overlaps))
-        if self._merged:
-            lines.append(f"stuff: {self._merged} segments became part of the one of their class")
-        for code, kind in CODES.items():
-            problems = [p for p in self.problems if p.code == code]
-            if not problems:
-                continue
-            change = problems[0].as_dict(self.fix)["change"]
-            lines.append(f"{kind.level}: {code} ({len(problems)})")
-            lines += [f"    {p.file}: {p.message}" for p in problems[:MAX_EXAMPLES]]
-            if len(problems) > MAX_EXAMPLES:
-                lines.append(f"    ... and {len(problems) - MAX_EXAMPLES} more (see --report)")
-            lines.append(f"  to mend it: {kind.mend}" + (f". Done: {change}" if change else ""))
-        lines.append(f"{found['errors']} errors, {found['warnings']} warnings")
+            pictures = sum(n > 0 for n in of_class)
+            lines.append(f"  {c['name']} ({kind}): {sum(of_class)} segments in {pictures} pictures")
+        for code, mend in {**ERRORS, **WARNINGS}.items():
+            messages = self.problems.get(code, [])
+            if messages:
+                level = "error" if code in ERRORS else "warning"
+                lines.append(f"{level}: {code} ({len(messages)}); to mend it: {mend}")
+                lines += [f"    {message}" for message in messages[:MAX_EXAMPLES]]
+            if len(messages) > MAX_EXAMPLES:
+                lines.append(f"    ... and {len(messages) - MAX_EXAMPLES} more")
+        num_warnings = sum(map(len, self.problems.values())) - self.num_errors
+        lines.append(f"{self.num_errors} errors, {num_warnings} warnings")
         return "\n".join(lines)

@@ -9,35 +9,19 @@ import numpy as np
 from PIL import Image
 
 from ..datasets.panoptic_files import write_ids, write_json
+from ..datasets.register_panoptic import IGNORE_LABEL
 from .class_list import Classes
-from .data_checks import Checked
-from .problems import InputError
+from .pictures import Job, Picture
 from .registration import DATASET_FILE, FORMAT_NAME, SPLITS, read_dataset_file
-from .sources import Job
-
-IGNORE_LABEL = 255
 
 
 def check_output(job: Job) -> None:
-    """Refuses an output folder that could damage anything.
-
-    Raises:
-        InputError: if it is, contains or lies in an input, or holds something already.
-    """
+    """ValueError for an output that is, contains or lies in an input, or holds something."""
     target = job.output.resolve()
-    inputs = (
-        job.annotations,
-        job.photos,
-        job.masks,
-        job.val_annotations,
-        job.val_photos,
-        job.depth,
-    )
-    for path in filter(None, inputs):
+    for path in filter(None, (job.annotations, job.photos, job.masks, job.depth)):
         given = path.resolve()
-        inside = given.is_dir() and given in target.parents
-        if given == target or target in given.parents or inside:
-            raise InputError(
+        if given == target or target in given.parents or given in target.parents:
+            raise ValueError(
                 f"--output {job.output} and the input {path} contain one another; the input is "
                 "never changed: choose another folder"
             )
@@ -46,27 +30,19 @@ def check_output(job: Job) -> None:
     try:
         read_dataset_file(target)
     except (OSError, ValueError) as error:
-        raise InputError(
+        raise ValueError(
             f"--output {job.output} exists and is no data set of this tool: choose another folder"
         ) from error
     if not job.overwrite:
-        raise InputError(f"--output {job.output} holds a data set already: --overwrite replaces it")
+        raise ValueError(f"--output {job.output} holds a data set already: --overwrite replaces it")
 
 
 class Writer:
-    """Writes beside the output folder, and puts the whole in its place at the end.
+    """Writes beside `job.output`, and puts the whole in its place at the end."""
 
-    Args:
-        job: its output, num_bits and link_photos.
-        classes: of the data set.
-        depth_scale: depth PNG value per metre; None: no depth.
-    """
-
-    def __init__(self, job: Job, classes: Classes, depth_scale: float | None):
-        self.job = job
+    def __init__(self, job: Job, classes: Classes):
+        self.job, self.classes = job, classes
         self.output = job.output.resolve()
-        self.classes = classes
-        self.depth_scale = depth_scale
         # More classes do not fit beside 255, void.
         self.semantic = not classes.agnostic and len(classes.categories) <= IGNORE_LABEL
         self.partial = self.output.with_name(f".{self.output.name}.partial")
@@ -79,29 +55,26 @@ class Writer:
         """Removes what is not complete, of this run or of one that was interrupted."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def add(self, checked: Checked, split: str, stem: str) -> None:
+    def add(
+        self, picture: Picture, ids: np.ndarray, segments: list[dict], split: str, stem: str
+    ) -> None:
         """Writes the files of one picture; `stem`: the name of all of them, without suffix."""
-        source = checked.picture.photo
-        photo_name, png_name = stem + source.suffix, stem + ".png"
+        photo_name, png_name = stem + picture.photo.suffix, stem + ".png"
         photo = self._folder(split) / photo_name
         if self.job.link_photos:
-            photo.symlink_to(source.resolve())
+            photo.symlink_to(picture.photo.resolve())
         else:
-            shutil.copyfile(source, photo)
-        write_ids(self._folder(f"panoptic_{split}") / png_name, checked.ids)
+            shutil.copyfile(picture.photo, photo)
+        write_ids(self._folder(f"panoptic_{split}") / png_name, ids)
         if self.semantic:
-            table = [IGNORE_LABEL, *(self._index[s["category_id"]] for s in checked.segments)]
-            semantic = np.array(table, dtype=np.uint8)[checked.ids]
+            table = [IGNORE_LABEL, *(self._index[s["category_id"]] for s in segments)]
+            semantic = np.array(table, dtype=np.uint8)[ids]
             Image.fromarray(semantic).save(self._folder(f"semantic_{split}") / png_name)
-        if self.depth_scale is not None:
-            depth = self._folder(f"depth_{split}") / png_name
-            if checked.depth is None:
-                shutil.copyfile(checked.picture.depth, depth)
-            else:
-                Image.fromarray(checked.depth.astype(np.uint16)).save(depth)
-        height, width = checked.size
+        if self.job.depth is not None:
+            shutil.copyfile(picture.depth, self._folder(f"depth_{split}") / png_name)
+        height, width = ids.shape
         image = {"file_name": photo_name, "height": height, "width": width}
-        annotation = {"file_name": png_name, "segments_info": checked.segments}
+        annotation = {"file_name": png_name, "segments_info": segments}
         self._entries[split].append((image, annotation))
 
     def _folder(self, name: str) -> Path:
@@ -112,17 +85,16 @@ class Writer:
     def finish(self) -> dict[str, int]:
         """Writes the JSON files and puts the folder in its place; returns pictures by split."""
         categories = self.classes.categories
-        for split, entries in self._entries.items():
-            entries.sort(key=lambda e: e[0]["file_name"])
-            numbered = list(enumerate(entries, start=1))
+        counts = {split: len(entries) for split, entries in self._entries.items() if entries}
+        for split in counts:
+            ordered = sorted(self._entries[split], key=lambda entry: entry[0]["file_name"])
+            numbered = list(enumerate(ordered, start=1))
             content = {
                 "images": [{"id": i, **image} for i, (image, _) in numbered],
                 "annotations": [{"image_id": i, **a} for i, (_, a) in numbered],
                 "categories": categories,
             }
-            if entries:
-                write_json(self.partial / f"panoptic_{split}.json", content, indent=1)
-        counts = {split: len(entries) for split, entries in self._entries.items() if entries}
+            write_json(self.partial / f"panoptic_{split}.json", content, indent=1)
         described: dict[str, Any] = {
             "format": FORMAT_NAME,
             "class_agnostic": self.classes.agnostic,
@@ -131,8 +103,8 @@ class Writer:
             "semantic": self.semantic,
             "num_bits": self.job.num_bits,
         }
-        if self.depth_scale is not None:
-            described["depth_scale"] = self.depth_scale
+        if self.job.depth is not None:
+            described["depth_scale"] = self.job.depth_scale
         write_json(self.partial / DATASET_FILE, described, indent=1)
         # An older data set goes away only when the new one is in its place.
         old = self.output.with_name(f".{self.output.name}.old")

@@ -1,23 +1,19 @@
 """Reads, checks and writes a custom data set: what `tools/prepare_custom.py` calls."""
 
 import hashlib
-import logging
-from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from .class_list import Classes, read_classes
 from .data_checks import check_picture
 from .data_report import Report
 from .data_writer import Writer, check_output
-from .problems import InputError, Problem
-from .read_coco import read_coco, read_coco_panoptic, read_prepared
+from .file_lookup import FileIndex
+from .pictures import Categories, Job, Picture
+from .read_coco import read_coco, read_coco_panoptic
 from .read_cvat import read_cvat
 from .read_label_studio import read_label_studio
 from .read_masks import read_binary_masks, read_id_masks, read_semantic_masks
-from .sources import FileIndex, Job, Picture, Source
-
-logger = logging.getLogger(__name__)
+from .shapes import OVERLAP_RULES
 
 READERS = {
     "id-masks": read_id_masks,
@@ -27,9 +23,7 @@ READERS = {
     "coco-panoptic": read_coco_panoptic,
     "label-studio": read_label_studio,
     "cvat": read_cvat,
-    "prepared": read_prepared,
 }
-PROGRESS_EVERY = 200
 
 
 def is_validation(name: str, *, fraction: float, seed: int) -> bool:
@@ -41,39 +35,35 @@ def is_validation(name: str, *, fraction: float, seed: int) -> bool:
 def prepare(job: Job) -> Report:
     """Checks a data set and, where `output` says so, writes it; the input is never changed.
 
-    Without `fix`, nothing is written if there is an error. `report.failed` says whether the data
-    cannot be used as they are; InputError and FileNotFoundError, that the input as a whole cannot
-    be read or the options do not fit.
+    Nothing is written if there is an error. ValueError and FileNotFoundError: the input as a whole
+    cannot be read, or the options do not fit.
     """
     given = None if job.classes is None else read_classes(job.classes)
     if job.output is not None:
         check_output(job)
-    sources, num_photos = _read(job, given)
-    classes = Classes(_categories([s.categories for s in sources], given), job.stuff)
-    report = Report(classes, job, sources[0].overlap_rule, num_photos)
-    report.problems += [problem for source in sources for problem in source.problems]
-    pictures = _named([p for source in sources for p in source.pictures], report)
-    depth_scale = sources[0].depth_scale
-    if job.depth is not None:
-        depth_scale = job.depth_scale
-        index = FileIndex(job.depth, (".png",))
-        for picture, _ in pictures:
-            picture.depth = index.find(str(PurePosixPath(picture.name).with_suffix(".png")))
-    writer = None if job.output is None else Writer(job, classes, depth_scale)
+    photos = FileIndex(job.photos)
+    report = Report(len(photos.files), OVERLAP_RULES[job.overlap])
+    pictures, found = READERS[job.format](job, photos, report)
+    report.classes = classes = Classes(_categories(found, given), job.stuff)
+    for name in classes.undecided:
+        report.add("thing_stuff_undecided", name, "thing (countable) or stuff?")
+    _find_files(pictures, photos, job, report)
+    named = _named(pictures, report)
+    writer = None if job.output is None else Writer(job, classes)
     try:
-        for number, (picture, stem) in enumerate(pictures, start=1):
-            checked = check_picture(picture, classes, job, depth=depth_scale is not None)
+        for picture, stem in named:
+            checked = check_picture(picture, classes, job, report)
+            if checked is None:
+                continue
             val = is_validation(picture.name, fraction=job.val_fraction, seed=job.seed)
-            split = picture.split or ("val" if val else "train")
-            report.add(checked, split)
-            if writer and checked.usable and (job.fix or not report.num_errors):
-                writer.add(checked, split, stem)
-            if number % PROGRESS_EVERY == 0:
-                logger.info("%d of %d pictures", number, len(pictures))
-        if job.val_fraction and not report.usable["val"]:
-            report.problems.append(Problem("no_validation", "-", "no picture fell into it"))
-        report.close()
-        if writer and not report.failed:
+            split = "val" if val else "train"
+            report.usable[split] += 1
+            report.segments.append(checked[1])
+            if writer and not report.num_errors:
+                writer.add(picture, *checked, split, stem)
+        if not report.usable:
+            report.add("nothing_left", "-", "no picture can be used")
+        if writer and not report.num_errors:
             report.written = writer.finish()
     finally:
         # After an error or an interruption; a finished one is in its place already.
@@ -82,51 +72,27 @@ def prepare(job: Job) -> Report:
     return report
 
 
-def _read(job: Job, given: list[dict[str, Any]] | None) -> tuple[list[Source], int]:
-    """One source, or one for training and one for validation; and the number of photos."""
-    if job.format != "prepared" and job.photos is None:
-        raise InputError(f"--format {job.format} needs --photos")
-    jobs = [(job, None)]
-    if job.val_annotations is not None:
-        if job.val_fraction:
-            raise InputError("give --val-annotations or --val-fraction, not both")
-        val_photos = job.val_photos or job.photos
-        val = replace(job, annotations=job.val_annotations, photos=val_photos, masks=None)
-        jobs = [(job, "train"), (val, "val")]
-    indexes = {j.photos: FileIndex(j.photos) for j, _ in jobs if j.photos is not None}
-    sources = []
-    for part, split in jobs:
-        read = READERS[job.format]
-        source = read(part.annotations, indexes.get(part.photos), part, given)
-        for picture in source.pictures:
-            picture.split = picture.split or split
-        sources.append(source)
-    told = {p.file for s in sources for p in s.problems if p.code == "photo_unannotated"}
-    used = {p.photo for s in sources for p in s.pictures}
-    for name, path in (item for index in indexes.values() for item in index.files.items()):
-        if path not in used and name not in told:
-            problem = Problem("photo_unannotated", name, "there is no annotation of it")
-            sources[0].problems.append(problem)
-    if job.photos is None:
-        return sources, len(used - {None})
-    return sources, sum(len(index.files) for index in indexes.values())
-
-
-def _categories(
-    found: list[list[dict[str, Any]] | None], given: list[dict[str, Any]] | None
-) -> list[dict[str, Any]] | None:
-    """The classes: those of `--classes`, completed from the sources; else the sources' by name."""
-    if any(categories is None for categories in found):
-        if given is not None:
-            raise InputError("--classes, but the masks have no classes: see --class-from")
-        return None
-    by_name: dict[str, dict[str, Any]] = {}
-    for category in (c for categories in found for c in categories):
-        by_name.setdefault(category["name"], category)
+def _categories(found: Categories, given: Categories) -> Categories:
+    """The classes: those of `--classes`, completed from the source's; else the source's."""
     if given is None:
-        return list(by_name.values())
+        return found
+    if found is None:
+        raise ValueError("--classes, but the masks have no classes: see --class-from")
+    by_name = {c["name"]: c for c in found}
     # The file decides on names, order and ids; what it does not say comes from the source.
     return [{k: v for k, v in by_name.get(c["name"], {}).items() if k != "id"} | c for c in given]
+
+
+def _find_files(pictures: list[Picture], photos: FileIndex, job: Job, report: Report) -> None:
+    """Reports photos without annotation, and finds the pictures' depth PNGs."""
+    used = {p.photo for p in pictures}
+    for name, path in photos.files.items():
+        if path not in used:
+            report.add("photo_unannotated", name, "there is no annotation of it")
+    if job.depth is not None:
+        index = FileIndex(job.depth, (".png",))
+        for picture in pictures:
+            picture.depth = index.find(str(PurePosixPath(picture.name).with_suffix(".png")))
 
 
 def _named(pictures: list[Picture], report: Report) -> list[tuple[Picture, str]]:
@@ -134,25 +100,17 @@ def _named(pictures: list[Picture], report: Report) -> list[tuple[Picture, str]]
 
     Evaluators know a picture by its file's name without folder, so folders become part of it.
     """
-    taken: set[str] = set()
-    seen: set = {None}
-    named = []
+    named: list[tuple[Picture, str]] = []
+    photos: set = set()
+    stems: dict[str, str] = {}
     for picture in sorted(pictures, key=lambda p: p.name):
-        if picture.photo in seen - {None}:
-            text = f"another annotation: {picture.where}"
-            report.problems.append(Problem("photo_twice", picture.name, text))
-            continue
-        seen.add(picture.photo)
-        whole = picture.name.replace("\\", "/").strip("/").replace("/", "__")
-        stem = base = whole.rsplit(".", 1)[0]
-        number = 1
+        stem = picture.name.replace("\\", "/").strip("/").replace("/", "__").rsplit(".", 1)[0]
         # Lower case: some file systems do not tell cases apart.
-        while stem.lower() in taken:
-            number += 1
-            stem = f"{base}_{number}"
-        if number > 1:
-            text = f"another photo is named {base!r}, too"
-            report.problems.append(Problem("name_clash", picture.name, text))
-        taken.add(stem.lower())
+        other = stems.setdefault(stem.lower(), picture.name)
+        if picture.photo is not None and picture.photo in photos:
+            report.add("photo_twice", picture.name, f"another annotation: {picture.where}")
+        elif other != picture.name:
+            report.add("name_clash", picture.name, f"{other} has the same name, {stem!r}")
+        photos.add(picture.photo)
         named.append((picture, stem))
     return named

@@ -5,127 +5,80 @@ CVAT's COCO export is read by `read_coco`.
 
 from functools import partial
 from pathlib import Path
-from typing import Any
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree import ElementTree
 
 import numpy as np
 
-from .problems import InputError, Problem
+from .data_report import Report
+from .file_lookup import FileIndex
+from .pictures import Found, Job, Picture, known_size
 from .run_lengths import decode_cvat
-from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
-from .sources import FileIndex, Job, Picture, Source, is_unsafe
+from .shapes import Shape, box_corners, ellipse_points, painted, polygon_mask
 
-MAX_XML_BYTES = 2**30
 DRAWN = ("polygon", "mask", "box", "ellipse")
 IGNORED = ("points", "polyline", "cuboid", "skeleton")
-# An attribute that no XML can have: the line on which the element begins.
-LINE = "\0line"
 
 
-def parse_xml(path: Path) -> Element:
-    """Parses XML that may come from strangers: at most 1 GiB, no document type, so no entities.
-
-    Each element has its line under the attribute `LINE`; InputError names file and line.
-    """
-    if path.stat().st_size > MAX_XML_BYTES:
-        raise InputError(f"{path} is larger than {MAX_XML_BYTES >> 20} MiB: export fewer pictures")
-    parser, builder = expat.ParserCreate(), TreeBuilder()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, LINE: str(parser.CurrentLineNumber)})
-
-    def refuse(*_: Any) -> None:
-        raise InputError(
-            f"{path} line {parser.CurrentLineNumber}: a document type or entity, which CVAT does "
-            "not write; the file is refused"
-        )
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+def parse_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML that may come from strangers: no document type, so no entities."""
+    content = path.read_bytes()
+    if b"<!DOCTYPE" in content:
+        raise ValueError(f"{path}: a document type, which CVAT does not write; the file is refused")
     try:
-        parser.Parse(path.read_bytes(), True)
-    except expat.ExpatError as error:
-        raise InputError(
-            f"{path} line {error.lineno} column {error.offset + 1}: no valid XML "
-            f"({expat.ErrorString(error.code)}); export it again"
-        ) from error
-    return builder.close()
-
-
-def read_cvat(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Source:
-    """Reads polygons, masks, boxes and ellipses; classes are the task's labels, and those used."""
-    root = parse_xml(annotations)
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"{path}: no valid XML ({error}); export it again") from error
     if root.tag != "annotations":
-        raise InputError(f"{annotations} is no CVAT export: its root is <{root.tag}>")
+        raise ValueError(f"{path} is no CVAT export: its root is <{root.tag}>")
     if root.find("track") is not None:
-        raise InputError(
-            f"{annotations} line {root.find('track').get(LINE)}: exported as 'CVAT for video'; "
-            "export as 'CVAT for images 1.1' or as COCO"
+        raise ValueError(
+            f"{path} is exported as 'CVAT for video'; export as 'CVAT for images 1.1' or as COCO"
         )
-    problems: list[Problem] = []
+    return root
+
+
+def read_cvat(job: Job, photos: FileIndex, report: Report) -> Found:
+    """Reads polygons, masks, boxes and ellipses; classes are the task's labels, and those used."""
+    root = parse_xml(job.annotations)
     pictures = []
-    used: set[str] = set()
-    for image in root.iter("image"):
-        name = image.get("name", "")
-        where = f"{annotations} line {image.get(LINE)}"
-        if not name or is_unsafe(name):
-            problems.append(Problem("unsafe_name", where, f"name is {name!r}"))
-            continue
-        file = f"{annotations} ({name})"
-        shapes = _shapes(image, file, problems)
-        used.update(s.category for s in shapes if s.category is not None)
-        size = tuple(_integer(image.get(side)) for side in ("height", "width"))
-        load = painter(shapes, file, job.overlap)
-        known = size if min(size) > 0 else None
-        pictures.append(Picture(name, photos.find(name), where, load, known))
     colors = {
         label.findtext("name", ""): label.findtext("color")
         for label in root.findall("meta//labels/label")
     }
-    names = sorted((used | colors.keys()) - {""})
-    categories = [{"name": name, "color": colors.get(name)} for name in names or ["segment"]]
-    return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
+    for image in root.iter("image"):
+        name = image.get("name", "")
+        file = f"{job.annotations} ({name})"
+        shapes = []
+        for number, element in enumerate(image, start=1):
+            where = f"shape {number} (<{element.tag}>)"
+            if element.tag in IGNORED:
+                report.add("shape_ignored", file, f"{where} encloses no pixels")
+            elif element.tag in DRAWN:
+                label, draw = element.get("label"), partial(_draw, element)
+                colors.setdefault(label)
+                z_order = int(element.get("z_order", 0))
+                shapes.append(Shape(label, where, draw, z_order, is_box=element.tag == "box"))
+        size = known_size(int(image.get("height", 0)), int(image.get("width", 0)))
+        picture = Picture(name, photos.find(name), file, size=size)
+        pictures.append(painted(picture, shapes, job, report))
+    names = sorted(colors.keys() - {"", None})
+    return pictures, [{"name": name, "color": colors[name]} for name in names]
 
 
-def _integer(text: str | None) -> int:
-    """The number; 0 for what is none."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else 0
-
-
-def _shapes(image: Element, file: str, problems: list[Problem]) -> list[Shape]:
-    shapes, boxes = [], 0
-    for element in image:
-        where = f"<{element.tag}> on line {element.get(LINE)}"
-        if element.tag in IGNORED:
-            problems.append(Problem("shape_ignored", file, f"{where} encloses no pixels"))
-        if element.tag in DRAWN:
-            boxes += element.tag == "box"
-            draw = partial(_draw, element.tag, element.attrib)
-            z_order = _integer(element.get("z_order"))
-            shapes.append(Shape(element.get("label"), where, draw, z_order))
-    if boxes:
-        problems.append(Problem("box_as_segment", file, f"{boxes} segments are boxes"))
-    return shapes
-
-
-def _draw(kind: str, values: dict[str, str], size: tuple[int, int]) -> np.ndarray:
+def _draw(element: ElementTree.Element, size: tuple[int, int]) -> np.ndarray:
     def numbers(*keys: str) -> list[float]:
-        missing = [key for key in keys if key not in values]
+        missing = [key for key in keys if key not in element.attrib]
         if missing:
             raise ValueError(f"it has no attribute {missing[0]!r}")
-        return [float(values[key]) for key in keys]
+        return [float(element.get(key)) for key in keys]
 
-    turn = float(values.get("rotation", 0))
+    kind, turn = element.tag, float(element.get("rotation", 0))
     if kind == "polygon":
-        pairs = [p.split(",") for p in values.get("points", "").split(";")]
+        pairs = [p.split(",") for p in element.get("points", "").split(";")]
         return polygon_mask([[float(v) for x, y in pairs for v in (x, y)]], size)
     if kind == "mask":
-        keys = ("left", "top", "width", "height")
-        counts = [int(c) for c in values.get("rle", "").split(",")]
-        return decode_cvat(counts, **dict(zip(keys, map(int, numbers(*keys)))), size=size)
+        box = tuple(int(v) for v in numbers("left", "top", "width", "height"))
+        return decode_cvat([int(c) for c in element.get("rle", "").split(",")], box, size)
     if kind == "box":
         x, y, right, bottom = numbers("xtl", "ytl", "xbr", "ybr")
         return polygon_mask([box_corners(x, y, right - x, bottom - y, turn, centre=True)], size)

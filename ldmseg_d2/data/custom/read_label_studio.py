@@ -13,10 +13,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from .class_list import load_json
-from .problems import InputError, Problem
+from .data_report import Report
+from .file_lookup import PHOTO_SUFFIXES, FileIndex
+from .pictures import Found, Job, Picture, known_size
 from .run_lengths import decode_label_studio
-from .shapes import OVERLAP_RULES, Shape, box_corners, ellipse_points, painter, polygon_mask
-from .sources import PHOTO_SUFFIXES, FileIndex, Job, Picture, Source
+from .shapes import Shape, box_corners, ellipse_points, painted, polygon_mask
 
 # Label Studio puts eight hexadecimal digits before the names of uploaded files.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -24,72 +25,56 @@ UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 HARMLESS = ("choices", "textarea", "labels", "rating")
 
 
-def read_label_studio(annotations: Path, photos: FileIndex, job: Job, given: Any) -> Source:
-    """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
-    tasks = load_json(annotations)
-    tasks = [tasks] if isinstance(tasks, dict) and "data" in tasks else tasks
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _tasks(path: Path) -> list[dict[str, Any]]:
+    tasks = load_json(path)
     if not isinstance(tasks, list) or not all(isinstance(t, dict) for t in tasks):
-        raise InputError(f"{annotations} is no Label Studio export: expected a list of tasks")
-    if not any("annotations" in t or "completions" in t for t in tasks):
-        raise InputError(
-            f"{annotations} has no task with 'annotations': export the format 'JSON' "
+        raise ValueError(f"{path} is no Label Studio export: expected a list of tasks")
+    if not any("annotations" in t for t in tasks):
+        raise ValueError(
+            f"{path} has no task with 'annotations': export the format 'JSON' "
             "(JSON-MIN lacks what is needed; COCO exports are --format coco)"
         )
-    problems: list[Problem] = []
-    pictures = []
-    labels: set[str] = set()
-    for number, task in enumerate(tasks):
-        where = f"{annotations}: task {task.get('id', number)!r}"
+    return tasks
+
+
+def read_label_studio(job: Job, photos: FileIndex, report: Report) -> Found:
+    """Reads the export "JSON" (not "JSON-MIN"); its classes are the labels that occur, by name."""
+    pictures, labels = [], set()
+    for number, task in enumerate(_tasks(job.annotations)):
+        where = f"{job.annotations}: task {task.get('id', number)!r}"
         names = list(_photo_names(task))
+        annotations = [a for a in _dicts(task.get("annotations")) if not a.get("was_cancelled")]
         if not names:
-            problems.append(Problem("annotation_unreadable", where, "its data names no picture"))
-            continue
-        photo = next((p for p in map(photos.find, names) if p is not None), None)
+            report.add("annotation_unreadable", where, "its data names no picture")
+        if not names or not annotations:
+            continue  # its photo is reported as one without annotation
+        if len(annotations) > 1:
+            report.add("several_annotations", where, f"{len(annotations)} annotations")
+        chosen = next((a for a in annotations if a.get("ground_truth")), annotations[0])
+        photo = next(filter(None, map(photos.find, names)), None)
         name = names[0] if photo is None else photo.relative_to(photos.root).as_posix()
-        regions = _regions(task, where, problems)
-        if regions is None:
-            problems.append(Problem("photo_unannotated", name, "its task is not annotated"))
-            continue
-        file = f"{where} ({name})"
-        shapes, size = _shapes(regions, file, problems)
-        labels.update(s.category for s in shapes if s.category is not None)
-        pictures.append(Picture(name, photo, where, painter(shapes, file, job.overlap), size))
-    categories = [{"name": label} for label in sorted(labels)] or [{"name": "segment"}]
-    return Source(pictures, categories, problems, OVERLAP_RULES[job.overlap])
+        picture = Picture(name, photo, f"{where} ({name})")
+        shapes, picture.size = _shapes(_dicts(chosen.get("result")), picture.where, report)
+        labels.update(s.category for s in shapes)
+        pictures.append(painted(picture, shapes, job, report))
+    return pictures, [{"name": name} for name in sorted(labels - {None})]
 
 
 def _photo_names(task: dict[str, Any]) -> Iterator[str]:
     """Paths that the photo may have in the photos' folder, the likeliest first."""
     data = task.get("data")
     values = list(data.values()) if isinstance(data, dict) else []
-    for value in [*values, task.get("file_upload")]:
-        if not isinstance(value, str):
-            continue
+    for value in filter(lambda v: isinstance(v, str), [*values, task.get("file_upload")]):
         parts = urlsplit(value)
         # Local storage: /data/local-files/?d=folder/name.jpg
         for path in (*parse_qs(parts.query).get("d", []), unquote(parts.path)):
             base = PurePosixPath(path.replace("\\", "/")).name
             if PurePosixPath(base).suffix.lower() in PHOTO_SUFFIXES:
-                if ".." not in PurePosixPath(path).parts:
-                    yield path.lstrip("/")
-                yield base
-                yield UPLOAD_PREFIX.sub("", base)
-
-
-def _regions(
-    task: dict[str, Any], where: str, problems: list[Problem]
-) -> list[dict[str, Any]] | None:
-    """The results of the annotation to take; None if nobody annotated the task."""
-    entries = task.get("annotations", task.get("completions"))
-    entries = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    entries = [e for e in entries if not e.get("was_cancelled")]
-    if not entries:
-        return None
-    if len(entries) > 1:
-        problems.append(Problem("several_annotations", where, f"{len(entries)} annotations"))
-    chosen = next((e for e in entries if e.get("ground_truth")), entries[0])
-    results = chosen.get("result")
-    return [r for r in results if isinstance(r, dict)] if isinstance(results, list) else []
+                yield from (path.lstrip("/"), base, UPLOAD_PREFIX.sub("", base))
 
 
 def _label(result: dict[str, Any]) -> str | None:
@@ -102,7 +87,7 @@ def _label(result: dict[str, Any]) -> str | None:
 
 
 def _shapes(
-    results: list[dict[str, Any]], file: str, problems: list[Problem]
+    results: list[dict[str, Any]], file: str, report: Report
 ) -> tuple[list[Shape], tuple[int, int] | None]:
     """The shapes of a task, and (height, width) of its picture where the results say it."""
     regions: dict[str, tuple[str | None, dict[str, Any]]] = {}
@@ -114,30 +99,17 @@ def _shapes(
         label, old = regions.get(key, (None, {"value": {}}))
         value = {**old["value"], **result["value"]}
         regions[key] = (_label(result) or label, {**result, "value": value})
-    sizes = [(r.get("original_height"), r.get("original_width")) for _, r in regions.values()]
-    sizes = {s for s in sizes if all(isinstance(v, int) and v > 0 for v in s)}
-    if len(sizes) > 1:
-        problems.append(Problem("bad_shape", file, f"results have the sizes {sorted(sizes)}"))
-
-    shapes, boxes = [], 0
+    shapes, size = [], None
     for key, (label, result) in regions.items():
-        kind = result.get("type")
-        if _encloses(result["value"]):
-            boxes += str(kind).startswith("rectangle")
-            shapes.append(Shape(label, f"region {key!r}", partial(_draw, result)))
+        kind, value = str(result.get("type")), result["value"]
+        size = known_size(result.get("original_height"), result.get("original_width")) or size
+        closed = "points" in value and value.get("closed", True)
+        if closed or "rle" in value or "radiusX" in value or value.get("width"):
+            draw, is_box = partial(_draw, result), kind.startswith("rectangle")
+            shapes.append(Shape(label, f"region {key!r}", draw, is_box=is_box))
         elif kind not in HARMLESS:
-            text = f"region {key!r} is of type {kind!r}"
-            problems.append(Problem("shape_ignored", file, text))
-    if boxes:
-        problems.append(Problem("box_as_segment", file, f"{boxes} segments are boxes"))
-    return shapes, min(sizes, default=None)
-
-
-def _encloses(value: dict[str, Any]) -> bool:
-    """Whether a result's value has an outline that encloses pixels."""
-    box = {"x", "y", "width", "height"} <= value.keys() and value["width"]
-    closed = "points" in value and value.get("closed", True)
-    return bool("rle" in value or closed or "radiusX" in value or box)
+            report.add("shape_ignored", file, f"region {key!r} is of type {kind!r}")
+    return shapes, size
 
 
 def _draw(result: dict[str, Any], size: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,11 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..datasets.register_panoptic import register_panoptic_dataset, split_folders
+from ..datasets.register_panoptic import (
+    panoptic_metadata,
+    register_panoptic_dataset,
+    split_folders,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +22,11 @@ HOW_TO_MAKE = "python tools/prepare_custom.py, see docs/CUSTOM_DATA.md"
 
 
 def read_dataset_file(folder: str | Path) -> dict[str, Any]:
-    """Reads and checks `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
+    """Reads `folder/dataset.json`, which `tools/prepare_custom.py` wrote.
 
-    It holds `class_agnostic` (bool), `categories` (COCO: id, name, isthing, color), `splits` (name
-    -> number of pictures), `semantic` (bool: semantic PNGs are there), and `depth_scale` (PNG value
-    per metre) where there is depth. FileNotFoundError if it is missing, ValueError if it is no such
-    file.
+    It holds `class_agnostic`, COCO's `categories`, `splits` (name -> number of pictures),
+    `semantic` (its PNGs are there), and `depth_scale` where there is depth. FileNotFoundError if it
+    is missing, ValueError if it is no such file.
     """
     path = Path(folder) / DATASET_FILE
     if not path.is_file():
@@ -32,15 +35,10 @@ def read_dataset_file(folder: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT_NAME:
             raise ValueError(f"its format is {content['format']!r}, expected {FORMAT_NAME!r}")
-        categories, splits = content["categories"], content["splits"]
-        for category in categories:
-            int(category["id"]), str(category["name"]), int(category["isthing"])
-            if len(category["color"]) != 3:
-                raise ValueError(f"category {category['name']!r} has no [r, g, b] as color")
-        if not categories or not set(splits) <= set(SPLITS):
-            raise ValueError(f"it needs categories, and splits of {SPLITS}, got {list(splits)}")
+        panoptic_metadata(content["categories"])
+        content["splits"] = {split: content["splits"].get(split, 0) for split in SPLITS}
         content["class_agnostic"], content["semantic"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} does not describe a data set ({type(error).__name__}: {error}). "
             f"To make it again: {HOW_TO_MAKE}"
@@ -51,14 +49,13 @@ def read_dataset_file(folder: str | Path) -> dict[str, Any]:
 def register_custom(folder: str | Path, *, name: str | None = None) -> list[str]:
     """Registers `{name}_{split}` for every split of a prepared folder; reads `dataset.json` only.
 
-    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train",
-    "garden_val"]`, for `cfg.DATASETS`; ValueError, and none is registered, if one of them is there
-    already.
+    `name` is the folder's own unless given. Returns the names, e.g. `["garden_train"]`, for
+    `cfg.DATASETS`; ValueError, and none is registered, if one of them is there already.
     """
     root = Path(folder)
     name = root.resolve().name if name is None else name
     content = read_dataset_file(root)
-    names = {split: f"{name}_{split}" for split in SPLITS if content["splits"].get(split)}
+    names = {split: f"{name}_{split}" for split in SPLITS if content["splits"][split]}
     taken = [n for n in names.values() if n in DatasetCatalog]
     if taken:
         raise ValueError(f"{taken} are registered already: give {root} another name")

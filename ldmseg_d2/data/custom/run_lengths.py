@@ -1,9 +1,7 @@
 """Run-length encodings of masks: COCO's, CVAT's and Label Studio's.
 
-All three come from files of strangers: lengths are checked before anything is allocated.
-pycocotools does not do that: for counts that are too short it returns uninitialised memory, and
-versions before 2.0.8 write out of bounds for counts that are too long. Label Studio's SDK has a
-decoder, but needs pandas, lxml, nltk and an older OpenCV.
+Lengths are checked before anything is allocated. pycocotools does not do that: for counts that are
+too short it returns uninitialised memory. Label Studio's SDK needs pandas, lxml and nltk.
 """
 
 import numpy as np
@@ -33,7 +31,6 @@ def decode_coco(counts: list[int] | str | bytes, size: tuple[int, int]) -> np.nd
 
 
 def _decompress(text: bytes) -> list[int]:
-    """The run lengths of COCO's compressed form."""
     counts: list[int] = []
     value = shift = 0
     for character in text:
@@ -54,9 +51,13 @@ def _decompress(text: bytes) -> list[int]:
 
 
 def decode_cvat(
-    counts: list[int], *, left: int, top: int, width: int, height: int, size: tuple[int, int]
+    counts: list[int], box: tuple[int, int, int, int], size: tuple[int, int]
 ) -> np.ndarray:
-    """Decodes the RLE of CVAT's XML, row by row in a box, background first, as bool (H, W)."""
+    """Decodes the RLE of CVAT's XML, row by row in a box, background first, as bool (H, W).
+
+    `box` is (left, top, width, height) in pixels.
+    """
+    left, top, width, height = box
     inside = left >= 0 and top >= 0 and left + width <= size[1] and top + height <= size[0]
     if not inside or width <= 0 or height <= 0:
         raise ValueError(
@@ -64,8 +65,8 @@ def decode_cvat(
             f"({size[1]}x{size[0]})"
         )
     mask = np.zeros(size, dtype=bool)
-    box = _fill(counts, width * height).reshape(height, width)
-    mask[top : top + height, left : left + width] = box
+    filled = _fill(counts, width * height).reshape(height, width)
+    mask[top : top + height, left : left + width] = filled
     return mask
 
 
@@ -75,8 +76,8 @@ def unpack_words(content: bytes, expected: int) -> np.ndarray:
     32 bits: number of words; 5 bits: word size - 1; 4 x 4 bits: four sizes of run lengths - 1.
     Then, until all words are there: a bit (1: one word repeated, 0: a chunk of single words), 2
     bits that choose a size, in that size the number of words - 1, and the word or words. It must
-    hold `expected` words; what follows the last is padding. Result: uint8, int64 for words above 8
-    bits.
+    hold `expected` words; what follows the last is padding. Result: uint8, int64 for
+    words above 8 bits.
     """
     position = 0
 

@@ -9,8 +9,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .class_list import Classes
-from .problems import Problem
-from .sources import Annotation, Segment
+from .data_report import Report
+from .pictures import Annotation, Job, Picture, Segment
 
 OVERLAP_RULES = {
     "order": "what was drawn later, or has the higher z-order, covers what lies under it",
@@ -29,6 +29,7 @@ class Shape:
     draw: Callable[[tuple[int, int]], np.ndarray]
     z_order: int = 0  # higher covers lower
     iscrowd: bool = False  # crowds lie under everything
+    is_box: bool = False
 
 
 def polygon_mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
@@ -81,64 +82,50 @@ def ellipse_points(
     return _turn(x, y, [(radius_x * math.cos(a), radius_y * math.sin(a)) for a in angles], rotation)
 
 
-def painter(
-    shapes: Sequence[Shape], file: str, overlap: str
-) -> Callable[[tuple[int, int], Classes], Annotation]:
-    """A picture's `load`, see `paint`."""
-    return partial(paint, shapes, file=file, overlap=overlap)
+def painted(picture: Picture, shapes: Sequence[Shape], job: Job, report: Report) -> Picture:
+    """The picture, with an annotation that draws the shapes into an id map.
 
-
-def paint(
-    shapes: Sequence[Shape],
-    size: tuple[int, int],
-    classes: Classes | None = None,
-    *,
-    file: str,
-    overlap: str = "order",
-) -> Annotation:
-    """Draws shapes into an id map (a key of `OVERLAP_RULES` says what covers what).
-
-    Ids are 1..K in the order of drawing. Damaged shapes, and shapes without a visible pixel, are
-    left out, with a problem each, whose file is `file`.
+    `job.overlap`, a key of `OVERLAP_RULES`, says what covers what. Ids are 1..K in the order of
+    drawing. Damaged shapes, and those without a visible pixel, are left out and reported.
     """
-    problems: list[Problem] = []
-    order = []
-    for index, shape in enumerate(shapes):
-        rank = shape.z_order
-        if overlap == "area":
-            mask = _draw(shape, size, file, problems)
-            if mask is None:
-                continue
-            rank = -int(mask.sum())
-        order.append((not shape.iscrowd, rank, index))
+    picture.load = partial(_paint, shapes, picture.where, job.overlap, report)
+    return picture
+
+
+def _paint(
+    shapes: Sequence[Shape],
+    file: str,
+    overlap: str,
+    report: Report,
+    size: tuple[int, int],
+    classes: Classes,
+) -> Annotation:
+    boxes = sum(shape.is_box for shape in shapes)
+    if boxes:
+        report.add("box_as_segment", file, f"{boxes} segments are boxes")
+    drawn = []  # masks as run lengths: there may be hundreds of a large picture
+    for shape in shapes:
+        try:
+            runs = coco_mask.encode(np.asfortranarray(shape.draw(size), dtype=np.uint8))
+        except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
+            report.add("bad_shape", file, f"{shape.where}: {error}")
+            continue
+        rank = -int(coco_mask.area(runs)) if overlap == "area" else shape.z_order
+        drawn.append((not shape.iscrowd, rank, shape, runs))
+    drawn.sort(key=lambda d: d[:2])
 
     ids = np.zeros(size, dtype=np.int32)
     overlapping = np.zeros(size, dtype=bool)
-    segments: list[Segment] = []
-    for _, _, index in sorted(order):
-        shape = shapes[index]
-        mask = _draw(shape, size, file, problems)
-        if mask is not None:
-            overlapping |= mask & (ids != 0)
-            segments.append(Segment(len(segments) + 1, shape.category, shape.iscrowd, shape.where))
-            ids[mask] = len(segments)
-
-    visible = np.bincount(ids.reshape(-1), minlength=len(segments) + 1) > 0
-    problems += [
-        Problem("no_pixels", file, f"{segment.where} has no visible pixel")
-        for segment in segments
-        if not visible[segment.id]
-    ]
-    kept = [segment for segment in segments if visible[segment.id]]
-    return Annotation(ids, kept, problems, int(overlapping.sum()))
-
-
-def _draw(
-    shape: Shape, size: tuple[int, int], file: str, problems: list[Problem]
-) -> np.ndarray | None:
-    """The shape's mask; None, and a problem, for a damaged one."""
-    try:
-        return shape.draw(size)
-    except (ValueError, TypeError, LookupError, OverflowError, AttributeError) as error:
-        problems.append(Problem("bad_shape", file, f"{shape.where}: {error}"))
-        return None
+    for number, (*_, runs) in enumerate(drawn, start=1):
+        mask = coco_mask.decode(runs).astype(bool)
+        overlapping |= mask & (ids != 0)
+        ids[mask] = number
+    visible = np.bincount(ids.reshape(-1), minlength=len(drawn) + 1) > 0
+    segments = []
+    for number, (*_, shape, _) in enumerate(drawn, start=1):
+        if visible[number]:
+            segments.append(Segment(number, shape.category, shape.iscrowd, shape.where))
+        else:
+            report.add("no_pixels", file, f"{shape.where} has no visible pixel")
+    report.overlaps.append(int(overlapping.sum()))
+    return ids, segments
