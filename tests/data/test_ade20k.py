@@ -81,10 +81,10 @@ def test_merge_against_a_naive_loop(maps):
         assert segment["area"] == len(pixels) and segment["iscrowd"] == 0
 
 
-def write_ade(root, splits=("training", "validation")):
+def write_ade(root):
     """Two pictures a split: sky over wall, two people, a bed, a car without an instance, other."""
     folder = root / "ADEChallengeData2016"
-    for split in splits:
+    for split in ("training", "validation"):
         for index in range(2):
             labels = np.full((20, 24), SKY, np.uint8)
             labels[8:] = WALL
@@ -117,7 +117,7 @@ def run_tool(*args):
 def test_tool_and_panoptic_round_trip(tmp_path, catalogs):
     folder = write_ade(tmp_path)
     assert run_tool("--root", tmp_path, "--workers", 2) == 0
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     for split, directory in (("train", "training"), ("val", "validation")):
         name = f"ade20k_panoptic_{split}"
         evaluator = PanopticEvaluator(name, None)
@@ -146,9 +146,9 @@ def test_tool_and_panoptic_round_trip(tmp_path, catalogs):
 
 
 def test_semantic_only_serves_detectron2s_name(tmp_path, catalogs):
-    folder = write_ade(tmp_path, splits=("validation",))
+    folder = write_ade(tmp_path)
     (folder / "annotations_instance").rename(tmp_path / "elsewhere")
-    assert run_tool("--root", tmp_path, "--splits", "val", "--semantic-only") == 0
+    assert run_tool("--root", tmp_path, "--semantic-only") == 0
     assert not list(folder.glob("ade20k_panoptic*"))
     for split in ("train", "val"):
         DatasetCatalog.pop(f"ade20k_sem_seg_{split}")
@@ -163,6 +163,7 @@ def test_semantic_only_serves_detectron2s_name(tmp_path, catalogs):
     # One list of classes for both, so that a model may train on one and be tested on the other.
     panoptic = MetadataCatalog.get("ade20k_panoptic_val")
     assert panoptic.stuff_classes == MetadataCatalog.get("ade20k_sem_seg_val").stuff_classes
+    (folder / "images").rename(tmp_path / "images")
     with pytest.raises(FileNotFoundError, match="prepare_dataset.py ade20k --semantic-only"):
         load_dataset_dicts(["ade20k_sem_seg_train"])
 

@@ -88,7 +88,7 @@ def test_unknown_data_set_names_near_matches():
 
 def test_missing_data_sets_say_where_and_how(tmp_path, monkeypatch, catalogs):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     for name, words in {
         "scenes_train": ["prepare_dataset.py scenes"],
         "camvid_panoptic_val": ["prepare_dataset.py camvid", str(tmp_path / "camvid")],

@@ -95,7 +95,7 @@ def check(name):
 def test_our_name_needs_no_train_ids_and_takes_any_path(tmp_path, catalogs):
     root = tmp_path / "v1.0" / "data"
     write_cityscapes(root, train_ids=False)
-    register_all(str(root), overwrite=True)
+    register_all(str(root))
     check("cityscapes_panoptic_val")
     metadata = MetadataCatalog.get("cityscapes_panoptic_val")
     assert len(metadata.stuff_classes) == len(metadata.thing_classes) == 19

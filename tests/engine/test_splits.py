@@ -38,7 +38,7 @@ def split_config(root: str, name: str, steps: int):
 
 def train(root: str, name: str, steps: int) -> None:
     """Run in every process."""
-    register_all(root, overwrite=True)
+    register_all(root)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     trainer = Trainer(split_config(root, name, steps))

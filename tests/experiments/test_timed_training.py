@@ -54,7 +54,7 @@ def test_another_runs_folder_is_left_alone(tmp_path):
 def test_a_curve_does_not_change_the_training(tmp_path, catalogs):
     """Evaluated in between, and interrupted at such a point: the same weights, all points."""
     write_scenes(tmp_path / "scenes", "train", num_images=4, size=64, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     seen = []
 
     def evaluate(cfg, model):

@@ -37,7 +37,7 @@ MODEL:
 def test_benchmark(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 8), ("val", 4)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     classes = len(MetadataCatalog.get("scenes_train").stuff_classes)
     semantic = tmp_path / "semantic.yaml"
     base = ROOT / "configs" / "scenes" / "Base-scenes.yaml"
@@ -96,6 +96,6 @@ def test_benchmark(tmp_path, catalogs, monkeypatch):
         tool.main([*argv, "--opts", *TINY, "SOLVER.BASE_LR", "0.1"])
     with pytest.raises(ValueError, match="budget is '4 iterations' there"):
         tool.main([*argv, "--budget", "iters:5", "--opts", *TINY])
-    register_all(str(tmp_path / "empty"), overwrite=True)
+    register_all(str(tmp_path / "empty"))
     with pytest.raises(FileNotFoundError, match="prepare_scenes.py"):
         tool.main([*argv, "--opts", *TINY])
