@@ -107,11 +107,10 @@ def index_segments(
         id_map: int32 HxW, 0 is void.
         segments_info: the picture's segments, each with `id`; the i-th becomes label i + 1.
             None (class-agnostic data): every id above 0 is a thing of category 0.
-        path: the id map's file, for the error messages.
+        path: of the id map, for the ValueError about ids that are not the same in both.
 
     Returns:
-        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments. ValueError if
-        ids are repeated, not positive, missing in the map or in the list.
+        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments.
     """
     # Few runs, many pixels: sorting and looking up run values is much faster than pixels.
     flat = np.ascontiguousarray(id_map).reshape(-1)

@@ -14,19 +14,6 @@ from .datasets import datasets_root
 
 logger = logging.getLogger(__name__)
 
-# How to get data sets that Detectron2 itself registers: a name's beginning, and what to do.
-HOW_TO_GET = {
-    "coco_2017": "download COCO 2017 photos and panoptic annotations (https://cocodataset.org) to "
-    "coco/{train2017,val2017,panoptic_train2017,panoptic_val2017,annotations}; the panoptic PNGs "
-    "are two more archives inside that of the annotations",
-    "cityscapes_fine": "unpack leftImg8bit and gtFine to cityscapes/, `pip install "
-    "cityscapesscripts`, then run csCreateTrainIdLabelImgs and csCreatePanopticImgs with "
-    "CITYSCAPES_DATASET set to that folder; cityscapes_panoptic_{train,val} need only the latter, "
-    "and allow a dot in the path",
-    "ade20k_sem_seg": "unpack ADEChallengeData2016.zip, then run `python tools/prepare_dataset.py "
-    "ade20k --semantic-only --root $DETECTRON2_DATASETS`",
-}
-
 
 def load_dataset_dicts(
     names: Sequence[str],
@@ -39,17 +26,13 @@ def load_dataset_dicts(
     Args:
         names: registered names, as in `cfg.DATASETS.TRAIN`.
         depth_roots: by name, the arguments of `attach_depth`, which replaces a data set's own.
-        class_agnostic: data sets of different classes may be joined; all segments are of category
-            0 then, and semantic maps are left out.
+        class_agnostic: data sets of different classes may be joined (else ValueError); all
+            segments are of category 0 then, and semantic maps are left out.
 
     Returns:
         Detectron2's dataset dicts, each with an `image_id`; segments have `isthing`, and dicts with
-        depth their `depth_scale`.
-
-    Raises:
-        ValueError: if `names` is empty, a name is not registered (near matches are named), or the
-            classes differ and the data are not to be class-agnostic.
-        FileNotFoundError: if a data set is not where DETECTRON2_DATASETS says.
+        depth their `depth_scale`. FileNotFoundError if a data set is not where DETECTRON2_DATASETS
+        says, ValueError with near matches if a name is not registered.
     """
     if not names:
         raise ValueError("no data set given: cfg.DATASETS.TRAIN or cfg.DATASETS.TEST is empty")
@@ -73,11 +56,7 @@ def load_dataset_dicts(
 
 
 def dataset_dicts_with_depth(cfg: CfgNode, names: str | Sequence[str]) -> list[dict[str, Any]]:
-    """Loads one data set or several as the config's model takes them, see `load_dataset_dicts`.
-
-    cfg: reads INPUT.LDMSEG.DEPTH_ROOTS, and MODEL.META_ARCHITECTURE and MODEL.LDMSEG.{TASKS,
-    CLASSIFIER}, which say whether the model needs classes.
-    """
+    """Loads one data set or several as the config's model takes them, see `load_dataset_dicts`."""
     names = [names] if isinstance(names, str) else names
     return load_dataset_dicts(
         names, depth_roots=read_depth_roots(cfg), class_agnostic=not _needs_classes(cfg)
@@ -122,10 +101,9 @@ def _load_one(name: str) -> list[dict[str, Any]]:
     except (FileNotFoundError, AssertionError) as error:
         root = os.environ.get("DETECTRON2_DATASETS")
         where = f"DETECTRON2_DATASETS={root}" if root else "no DETECTRON2_DATASETS: ./datasets"
-        how = next((h for prefix, h in HOW_TO_GET.items() if name.startswith(prefix)), None)
         raise FileNotFoundError(
             f"data set {name!r} cannot be loaded ({where}, read when the package was imported): "
-            f"{error}." + (f" To get it: {how}" if how else "")
+            f"{error}. docs/DATASETS.md says how to get it"
         ) from error
     return _complete(dicts, name)
 

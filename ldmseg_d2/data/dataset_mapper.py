@@ -51,11 +51,10 @@ class PanopticDatasetMapper:
     """Maps a data set's dict to the input dict of LDMSeg's meta-architectures.
 
     The dataset dict holds `file_name`; `height` and `width` (else taken from the photo); and, for
-    annotations, `pan_seg_file_name` with `segments_info` (each `id`, `category_id` contiguous, and
-    optionally `isthing`, `iscrowd`; without the list every id above 0 is a thing of category 0),
-    `sem_seg_file_name` (contiguous classes, 255 ignored), or both; optionally `depth_file_name`
-    with `depth_scale`, the PNG's value per metre. Further keys (`image_id`, `seed`, `known_ids`,
-    ...) are handed on as they are.
+    annotations, `pan_seg_file_name` with `segments_info` (without the list every id above 0 is a
+    thing of category 0), `sem_seg_file_name` (contiguous classes, 255 ignored), or both; optionally
+    `depth_file_name` with `depth_scale`, the PNG's value per metre. Further keys (`image_id`,
+    `seed`, `known_ids`, ...) are handed on as they are.
     """
 
     @configurable
@@ -76,7 +75,6 @@ class PanopticDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP and INPUT.LDMSEG."""
         options = cfg.INPUT.LDMSEG
         return {
             "augmentations": build_augmentations(

@@ -1,7 +1,6 @@
 """Loaders: the same samples whatever the workers, the processes, or where a run was resumed."""
 
 import itertools
-import pickle
 import random
 
 import numpy as np
@@ -11,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldmseg_d2.data import ResumableTrainingSampler, build_test_loader, build_train_loader
-from ldmseg_d2.data.loaders import PackedBatch
 from ldmseg_d2.data.sampler import sample_seed, seeded_rng
 
 from .helpers import tiny_config
@@ -139,28 +137,6 @@ def test_test_loader(tiny, workers):
     assert len(loader) == 3
     cfg.TEST.MAX_IMAGES = 3
     assert [r["image_id"] for batch in build_test_loader(cfg, "tiny") for r in batch] == [0, 1, 2]
-
-
-def test_packed_batch_round_trip():
-    generator = torch.Generator().manual_seed(0)
-    batch = [
-        {
-            "image": torch.randint(0, 255, (3, 5, 7), dtype=torch.uint8, generator=generator),
-            "known_mask": torch.rand(5, 7, generator=generator) > 0.5,
-            "depth": torch.rand(5, 7, generator=generator).t(),
-            "empty": torch.zeros(0, 4),
-            "scalar": torch.tensor(3, dtype=torch.int64),
-            "segments_info": [{"id": 1}],
-        },
-        {"image_id": "a"},
-        {},
-    ]
-    got = pickle.loads(pickle.dumps(PackedBatch(batch)))
-    assert type(got) is list
-    assert_same([got], [batch])
-    got[0]["depth"].zero_()
-    assert torch.equal(got[0]["image"], batch[0]["image"])
-    assert pickle.loads(pickle.dumps(PackedBatch([{"a": 1}]))) == [{"a": 1}]
 
 
 def test_sample_seeds_are_the_positions_own(tiny):

@@ -108,11 +108,7 @@ def convert_ade20k(root: str, *, semantic_only: bool = False, num_workers: int =
     Reads `images/`, `annotations/` and `annotations_instance/`, each with `training/` and
     `validation/`. Writes `annotations_detectron2/` (classes 0..149, 255 "other"), and unless
     `semantic_only`, `ade20k_panoptic_{split}/` (id PNGs) and last `ade20k_panoptic_{split}.json`.
-
-    Args:
-        root: DETECTRON2_DATASETS.
-        semantic_only: do without annotations_instance; serves `ade20k_sem_seg_*` alone.
-        num_workers: processes; the files do not depend on it.
+    `semantic_only` does without annotations_instance, and serves `ade20k_sem_seg_*` alone.
     """
     folder = Path(root) / FOLDER
     kinds = {"images": (".jpg",), "annotations": (".png",), "annotations_instance": (".png",)}

@@ -45,8 +45,7 @@ def register_all(root: str) -> None:
 def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, Any]]:
     """Lists photos (JPEG or PNG) with id PNGs of the same name, sorted; without classes and JSON.
 
-    Dicts hold `file_name`, `image_id` (the name's number where it is one, else the name) and
-    `pan_seg_file_name`.
+    `image_id` is the name's number where it is one, else the name.
     """
     pairs = common_stems(
         {image_root: PHOTO_SUFFIXES, panoptic_root: (".png",)},

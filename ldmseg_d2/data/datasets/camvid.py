@@ -75,12 +75,8 @@ def label_segments(
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Splits a label map into segments: a component of a thing class each, a stuff class each.
 
-    Args:
-        labels: integers HxW, 0..10 classes, 11 void.
-        min_area: pixels; smaller components of thing classes become void. Stuff has no minimum.
-
-    Returns:
-        Ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
+    Of labels (HxW, 0..10 classes, 11 void); components of things below `min_area` pixels become
+    void. Returns ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
     """
     ids = np.zeros(labels.shape, dtype=np.int32)
     category_of: dict[int, int] = {}
@@ -100,11 +96,8 @@ def convert_camvid(input_dir: str, root: str) -> None:
     Writes to `root/camvid`, for each split: `{split}/` the photos, `panoptic_{split}/` id PNGs,
     `semantic_{split}/` classes (0..10, 255 void; small components keep their class here), and last
     `panoptic_{split}.json`.
-
-    Args:
-        input_dir: SegNet's layout: `train/`, `trainannot/`, `val/`, `valannot/`, perhaps `test/`,
-            `testannot/`.
-        root: DETECTRON2_DATASETS.
+    `input_dir` has SegNet's layout: `train/`, `trainannot/`, `val/`, `valannot/`, perhaps `test/`
+    and `testannot/`.
     """
     source, folder = Path(input_dir), Path(root) / "camvid"
     hint = (

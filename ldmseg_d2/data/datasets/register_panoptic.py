@@ -52,14 +52,8 @@ def load_panoptic_json(
 ) -> list[dict[str, Any]]:
     """Reads a registered data set's JSON into Detectron2's list of dicts, in the order of the JSON.
 
-    Returns:
-        One dict an annotation: `file_name`, `image_id` (as in the JSON), `height`, `width`,
-        `pan_seg_file_name`, `segments_info` (the JSON's, with `category_id` contiguous and
-        `isthing` a bool), and `sem_seg_file_name`, `depth_file_name` where it has such folders.
-
-    Raises:
-        FileNotFoundError: if the JSON, or a PNG of its first picture, does not exist.
-        ValueError: if the JSON refers to an image or a category that is unknown, or holds nothing.
+    In `segments_info`, `category_id` is contiguous and `isthing` a bool. FileNotFoundError if the
+    JSON, or a PNG of its first picture, does not exist; ValueError if it refers to what is unknown.
     """
     metadata = MetadataCatalog.get(name)
     path = metadata.panoptic_json

@@ -128,7 +128,7 @@ def sample_layout(draws: Draws) -> Layout:
     layout.colors[WATER] = tuple((a + b) // 2 for a, b in zip(light.sky_top, (50, 120, 150)))
     if draws.chance(60):
         layout.mountains = [_ridge(draws, layout.horizon) for _ in range(draws.between(1, 2))]
-    _sample_ground(draws, layout)
+    _sample_ground(draws, layout, layout.horizon, UNITS - layout.horizon)
     _sample_items(draws, layout)
     return layout
 
@@ -147,9 +147,8 @@ def _ridge(draws: Draws, horizon: int) -> Polygon:
     return [*ridge, (UNITS + 50, horizon), (-50, horizon)]
 
 
-def _sample_ground(draws: Draws, layout: Layout) -> None:
-    """Adds water and a road; what they leave is grass."""
-    horizon, deepest = layout.horizon, UNITS - layout.horizon
+def _sample_ground(draws: Draws, layout: Layout, horizon: int, deepest: int) -> None:
+    """Adds water and a road; what they leave is grass. `deepest`: rows below the horizon."""
     water = draws.choice([None, None, "sea", "lake", "lake"])
     road = draws.choice([None, None, "along", "along", "across"])
     shore = 0
@@ -160,21 +159,19 @@ def _sample_ground(draws: Draws, layout: Layout) -> None:
         road = "across" if road else None
     elif water == "lake":
         middle = draws.between(deepest * 30 // 100, deepest * 70 // 100)
-        lake = shapes.ellipse(
-            draws.choice([draws.between(0, 1200), draws.between(2900, UNITS)]), horizon + middle,
-            draws.between(900, 1700), draws.between(middle * 25 // 100, middle * 55 // 100),
-        )  # fmt: skip
+        x = draws.choice([draws.between(0, 1200), draws.between(2900, UNITS)])
+        half = draws.between(900, 1700), draws.between(middle * 25 // 100, middle * 55 // 100)
+        lake = shapes.ellipse(x, horizon + middle, *half)
         wobbly = [(x + draws.between(-90, 90), y + draws.between(-30, 30)) for x, y in lake]
         layout.ground.append((WATER, wobbly))
     if road == "along":
-        _road_along(draws, layout)
+        _road_along(draws, layout, horizon, deepest)
     elif road == "across":
-        _road_across(draws, layout, shore)
+        _road_across(draws, layout, horizon, deepest, shore)
 
 
-def _road_along(draws: Draws, layout: Layout) -> None:
+def _road_along(draws: Draws, layout: Layout, horizon: int, deepest: int) -> None:
     """A road to the horizon, with a bend, and a dashed line in its middle."""
-    horizon, deepest = layout.horizon, UNITS - layout.horizon
     vanishing, bend = draws.between(900, 3200), draws.between(-900, 900)
     slope, half = draws.between(-700, 700), draws.between(260, 480)
 
@@ -189,24 +186,19 @@ def _road_along(draws: Draws, layout: Layout) -> None:
     layout.ground.append((ROAD, edge))
     for z in range(6, 14, 2):
         near, far = deepest * 6 // z, deepest * 6 // (z + 1)
-        left, right = at(near, 0), at(far, 0)
+        (x0, y0), (x1, y1) = at(near, 0), at(far, 0)
         a, b = max(24, near // 28), max(16, far // 28)
-        layout.marks.append([
-            (left[0] - a, left[1]), (left[0] + a, left[1]),
-            (right[0] + b, right[1]), (right[0] - b, right[1]),
-        ])  # fmt: skip
+        layout.marks.append([(x0 - a, y0), (x0 + a, y0), (x1 + b, y1), (x1 - b, y1)])
 
 
-def _road_across(draws: Draws, layout: Layout, shore: int) -> None:
+def _road_across(draws: Draws, layout: Layout, horizon: int, deepest: int, shore: int) -> None:
     """A road from the left to the right, nearer than the shore (units below the horizon)."""
-    horizon, deepest = layout.horizon, UNITS - layout.horizon
     near = draws.between(max(shore + 500, deepest * 50 // 100), deepest * 90 // 100)
     far = max(shore + 120, near * 62 // 100)
     tilt = draws.between(-100, 100)
-    layout.ground.append((ROAD, [
-        (0, horizon + far), (UNITS, horizon + far + tilt),
-        (UNITS, horizon + near + tilt), (0, horizon + near),
-    ]))  # fmt: skip
+    top, bottom = horizon + far, horizon + near
+    road = [(0, top), (UNITS, top + tilt), (UNITS, bottom + tilt), (0, bottom)]
+    layout.ground.append((ROAD, road))
     for x in range(100, UNITS, 700):
         y = horizon + (far * 53 + near * 47) // 100 + tilt * x // UNITS
         layout.marks.append(shapes.box(x, y - 16, x + 330, y + 22))
@@ -219,25 +211,20 @@ def _sample_items(draws: Draws, layout: Layout) -> None:
         name = draws.choice(_FREQUENCY)
         shape, height_mm, height_units, _, colors = THINGS[name]
         color = palettes[name].pop() if palettes[name] else draws.choice(colors)
-        _place(draws, layout, name, shape(draws, color), height_mm, height_units)
+        _place(draws, layout, name, False, shape(draws, color), height_mm, height_units)
     if draws.chance(16):
         parts = shapes.crowd(draws, THINGS["person"][4])
-        _place(draws, layout, "person", parts, (1700, 1700), (600, 1000), iscrowd=True)
+        _place(draws, layout, "person", True, parts, (1700, 1700), (600, 1000))
     if draws.chance(36):
         parts = shapes.unlabelled(draws, draws.choice(_POLE))
-        _place(draws, layout, None, parts, (1800, 3000), (700, 1700))
+        _place(draws, layout, None, False, parts, (1800, 3000), (700, 1700))
     layout.items.sort(key=lambda item: -item.offset)
 
 
 def _place(
-    draws: Draws,
-    layout: Layout,
-    name: str | None,
-    parts: list[Part],
-    height_mm: Range,
-    height_units: Range,
-    iscrowd: bool = False,
-) -> None:
+    draws: Draws, layout: Layout, name: str | None, iscrowd: bool,
+    parts: list[Part], height_mm: Range, height_units: Range,
+) -> None:  # fmt: skip
     """Adds an item where its class may stand, far from the others; none where it may not."""
     size_mm = draws.between(*height_mm)
     horizon, taken = layout.horizon, layout.items

@@ -21,7 +21,7 @@ _SHIFT = 4  # cv2's fractional bits
 
 @dataclass(frozen=True)
 class Layer:
-    """An object in the picture: its shape is `mask[FINE - 1 :: FINE, FINE - 1 :: FINE]` there."""
+    """An object in the picture."""
 
     item: Item
     depth: int  # 1/256 m, the same for the whole object
@@ -67,12 +67,9 @@ def render(layout: Layout, draws: Draws, size: int) -> Rendered:
     return Rendered(np.clip(photo, 0, 255).astype(np.uint8), labels, depth, layers)
 
 
-@lru_cache(maxsize=4)
 def _centres(fine: int) -> np.ndarray:
     """Positions of the points of the fine grid in units, (fine,) int32."""
-    centres = ((2 * np.arange(fine, dtype=np.int64) + 1) * UNITS // (2 * fine)).astype(np.int32)
-    centres.flags.writeable = False  # it is shared by all callers
-    return centres
+    return ((2 * np.arange(fine, dtype=np.int64) + 1) * UNITS // (2 * fine)).astype(np.int32)
 
 
 def _fixed(points: np.ndarray, fine: int) -> np.ndarray:
