@@ -16,9 +16,6 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-# The largest label of one uint8 channel: 255 is what padding augmentations fill segmentations with.
-MAX_BYTE_LABEL = 254
-
 
 @contextmanager
 def _opened(path: str | os.PathLike, what: str) -> Iterator[Image]:
@@ -110,7 +107,7 @@ def index_segments(
         path: of the id map, for the ValueError about ids that are not the same in both.
 
     Returns:
-        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments.
+        Labels (uint8 HxW where N <= 255, else int32 HxW) and the list of N segments.
     """
     # Few runs, many pixels: sorting and looking up run values is much faster than pixels.
     flat = np.ascontiguousarray(id_map).reshape(-1)
@@ -124,7 +121,7 @@ def index_segments(
     else:
         _check_ids(set(found.tolist()) - {0}, [int(s["id"]) for s in segments_info], path)
     label_of_id = {int(s["id"]): i for i, s in enumerate(segments_info, start=1)}
-    dtype = np.uint8 if len(segments_info) <= MAX_BYTE_LABEL else np.int32
+    dtype = np.uint8 if len(segments_info) <= 255 else np.int32
     labels = np.array([label_of_id.get(i, 0) for i in found.tolist()], dtype=dtype)
     return np.repeat(labels[inverse.reshape(-1)], lengths).reshape(id_map.shape), segments_info
 

@@ -123,7 +123,7 @@ class PanopticDatasetMapper:
             if "depth_file_name" in record:
                 values = _read_gray(record, "depth_file_name", "depth PNG")
                 # Nearest: a mean of a valid and an invalid (0) depth is no depth.
-                values = _transform_labels(values, np.iinfo(np.uint16).max, transforms)
+                values = _transform_labels(values, transforms)
                 depth = (values / record["depth_scale"]).astype(np.float32)
                 record["depth"] = torch.from_numpy(depth)
         return record
@@ -136,7 +136,7 @@ class PanopticDatasetMapper:
         if path is not None:
             id_map = _check_size(read_id_png(path), record, path)
             labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
-            labels = _transform_labels(labels, len(segments), transforms)
+            labels = _transform_labels(labels, transforms)
             ids, record["segments_info"] = keep_segments(labels, segments, self.min_segment_area)
             record["segment_ids"] = torch.from_numpy(ids)
         # The PNG first: it also has the class of what no segment holds (ADE20K, CamVid).
@@ -158,12 +158,11 @@ def _read_gray(record: dict[str, Any], key: str, what: str) -> np.ndarray:
     return _check_size(read_gray_png(record[key], what), record, record[key])
 
 
-def _transform_labels(labels: np.ndarray, largest: int, transforms: T.TransformList) -> np.ndarray:
-    """Applies transforms to a uint8 or int32 map, by nearest and exactly; what they pad is 0."""
+def _transform_labels(labels: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    """Applies transforms to a uint8 or int32 map, by nearest and exactly."""
     pixels = labels if labels.dtype == np.uint8 else split_bytes(labels)
     pixels = transforms.apply_segmentation(pixels)
-    labels = pixels if pixels.ndim == 2 else join_bytes(pixels)
-    return np.where(labels > largest, 0, labels)
+    return pixels if pixels.ndim == 2 else join_bytes(pixels)
 
 
 def _check_size(annotation: np.ndarray, record: dict[str, Any], path: str) -> np.ndarray:

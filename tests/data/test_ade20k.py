@@ -1,8 +1,6 @@
 """ADE20K: the merge against a naive loop, the conversion read back, both registered names."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,9 @@ from ldmseg_d2.data import load_dataset_dicts, register_all
 from ldmseg_d2.data.datasets.ade20k import ADE20K_CATEGORIES, convert_ade20k, merge_annotations
 from ldmseg_d2.evaluation import PanopticEvaluator
 
-from .helpers import write_png
+from .helpers import run_tool, write_png
 from .test_dataset_mapper import plain_mapper
 
-REPO = Path(__file__).parents[2]
 # Labels of some classes, and the number of those that have instances, from the challenge's lists.
 WALL, SKY, BED, PERSON, CAR, FLAG = 1, 3, 8, 13, 21, 150
 INSTANCE_CLASS = {BED: 1, PERSON: 4, CAR: 9, FLAG: 100}
@@ -106,17 +103,9 @@ def write_ade(root):
     return folder
 
 
-def run_tool(*args):
-    path = REPO / "tools" / "prepare_dataset.py"
-    spec = importlib.util.spec_from_file_location("prepare_dataset", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(["ade20k", *map(str, args)])
-
-
 def test_tool_and_panoptic_round_trip(tmp_path, catalogs):
     folder = write_ade(tmp_path)
-    assert run_tool("--root", tmp_path, "--workers", 2) == 0
+    assert run_tool("ade20k", "--root", tmp_path, "--workers", 2) == 0
     register_all(str(tmp_path))
     for split, directory in (("train", "training"), ("val", "validation")):
         name = f"ade20k_panoptic_{split}"
@@ -148,7 +137,7 @@ def test_tool_and_panoptic_round_trip(tmp_path, catalogs):
 def test_semantic_only_serves_detectron2s_name(tmp_path, catalogs):
     folder = write_ade(tmp_path)
     (folder / "annotations_instance").rename(tmp_path / "elsewhere")
-    assert run_tool("--root", tmp_path, "--semantic-only") == 0
+    assert run_tool("ade20k", "--root", tmp_path, "--semantic-only") == 0
     assert not list(folder.glob("ade20k_panoptic*"))
     for split in ("train", "val"):
         DatasetCatalog.pop(f"ade20k_sem_seg_{split}")
@@ -173,7 +162,7 @@ def test_bad_labels_are_named_and_leave_no_json(tmp_path, capsys):
     convert_ade20k(str(tmp_path))
     path = folder / "annotations" / "validation" / "ADE_val_00000001.png"
     write_png(path, np.full((20, 24), 151, np.uint8))
-    assert run_tool("--root", tmp_path, "--workers", 1) == 1
+    assert run_tool("ade20k", "--root", tmp_path, "--workers", 1) == 1
     assert f"{path} holds 151" in capsys.readouterr().err
     assert not (folder / "ade20k_panoptic_val.json").exists()
     (folder / "annotations_instance" / "validation").rename(folder / "elsewhere")

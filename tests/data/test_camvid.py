@@ -1,6 +1,5 @@
 """CamVid: segments against a naive flood fill, and the whole conversion read back."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,9 @@ from PIL import Image
 from ldmseg_d2.data import load_dataset_dicts, register_all
 from ldmseg_d2.data.datasets.camvid import CAMVID_CATEGORIES, convert_camvid, label_segments
 
-from .helpers import write_png
+from .helpers import run_tool, write_png
 from .test_dataset_mapper import plain_mapper
 
-REPO = Path(__file__).parents[2]
-CAMVID = REPO.parent / "shared" / "datasets" / "camvid"
 THINGS = {2, 6, 8, 9, 10}
 
 
@@ -115,15 +112,6 @@ def test_conversion_round_trip(tmp_path, catalogs):
     assert not list(root.rglob("*.partial"))
 
 
-def run_tool(*args):
-    spec = importlib.util.spec_from_file_location(
-        "prepare_dataset", REPO / "tools" / "prepare_dataset.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(["camvid", *map(str, args)])
-
-
 def break_missing_folder(source):
     (source / "valannot").rename(source / "elsewhere")
 
@@ -151,9 +139,9 @@ def break_size(source):
 )
 def test_bad_input_is_named_and_leaves_no_json(tmp_path, capsys, damage, words):
     source, root = write_segnet(tmp_path / "in"), tmp_path / "root"
-    assert run_tool("--input", source, "--root", root) == 0
+    assert run_tool("camvid", "--input", source, "--root", root) == 0
     damage(source)
-    assert run_tool("--input", source, "--root", root) == 1
+    assert run_tool("camvid", "--input", source, "--root", root) == 1
     message = capsys.readouterr().err
     for word in words:
         assert word in message
