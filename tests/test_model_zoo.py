@@ -37,7 +37,7 @@ def test_shipped_weights_reach_what_they_promise(name, tmp_path, catalogs):
     cfg = model_zoo.get_config(model_zoo.get_card(name)["config"])
     folder, size = cfg.DATASETS.TEST[0].removesuffix("_val"), cfg.INPUT.LDMSEG.IMAGE_SIZE
     write_scenes(tmp_path / folder, "val", num_images=24, size=size, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     cfg.MODEL.DEVICE = "cpu"
     cfg.DATALOADER.NUM_WORKERS = 0
     cfg.OUTPUT_DIR = str(tmp_path / "output")

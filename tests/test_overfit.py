@@ -35,7 +35,7 @@ def train(cfg) -> dict:
 @pytest.mark.slow
 def test_four_scenes_are_learnt_to_pq_90_in_both_stages(tmp_path, catalogs):
     write_scenes(tmp_path / "scenes", "train", num_images=4, size=64, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
 
     stage1 = tiny_config(AUTOENCODER, *COMMON, "SOLVER.MAX_ITER", 1000)
     stage1.OUTPUT_DIR = str(tmp_path / "stage1")

@@ -15,10 +15,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from tqdm import tqdm
-
 from ldmseg_d2.data.datasets import datasets_root
-from ldmseg_d2.data.datasets.ade20k import SPLITS, convert_ade20k
+from ldmseg_d2.data.datasets.ade20k import convert_ade20k
 from ldmseg_d2.data.datasets.camvid import convert_camvid
 from ldmseg_d2.data.datasets.scenes import write_scenes
 
@@ -47,40 +45,23 @@ def build_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace what is there")
 
     add = command("ade20k", "ADEChallengeData2016, unpacked below --root")
-    add("--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS), help="what to convert")
     add("--semantic-only", action="store_true", help="without annotations_instance/")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes")
 
     add = command("camvid", "CamVid in SegNet's layout")
     add("--input", required=True, help="folder with train/, trainannot/, val/ and valannot/")
-    add("--min-area", type=int, default=50, help="pixels; smaller components of things are void")
     return parser
 
 
 def prepare(args: argparse.Namespace) -> None:
     """Does what the command line asks for."""
     if args.dataset == "camvid":
-        convert_camvid(args.input, args.root, min_area=args.min_area)
-        return
-    with tqdm(unit="picture") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        if args.dataset == "ade20k":
-            convert_ade20k(
-                args.root,
-                splits=args.splits,
-                semantic_only=args.semantic_only,
-                num_workers=args.workers,
-                progress=show,
-            )
-            return
+        convert_camvid(args.input, args.root)
+    elif args.dataset == "ade20k":
+        convert_ade20k(args.root, semantic_only=args.semantic_only, num_workers=args.workers)
+    else:
         for split, count in (("train", args.train), ("val", args.val)):
-            if count:
-                bar.reset(count)
-                bar.set_description(split)
+            if count > 0:
                 write_scenes(
                     os.path.join(args.root, args.name),
                     split,
@@ -89,7 +70,6 @@ def prepare(args: argparse.Namespace) -> None:
                     seed=args.seed,
                     num_workers=args.workers,
                     overwrite=args.overwrite,
-                    progress=show,
                 )
 
 

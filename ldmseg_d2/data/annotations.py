@@ -5,7 +5,6 @@ Detectron2's transforms are exact for uint8 only (for other types "nearest" roun
 pixel away from PIL's): hence `index_segments` before the transforms and `split_bytes` around them.
 """
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -17,84 +16,68 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-# The largest label of one uint8 channel: 255 is what padding augmentations fill segmentations with.
-MAX_BYTE_LABEL = 254
-
-Source = str | os.PathLike | bytes  # a path, or a file's content
-
 
 @contextmanager
-def _opened(source: Source, what: str, formats: tuple[str, ...] | None = None) -> Iterator[Image]:
+def _opened(path: str | os.PathLike, what: str) -> Iterator[Image]:
     """Opens a picture; whatever a decoder raises becomes one error that names the file.
 
     Pillow's own limit, `Image.MAX_IMAGE_PIXELS`, refuses pictures that are too large.
     """
-    name = "(uploaded)" if isinstance(source, bytes) else os.fspath(source)
+    path = os.fspath(path)
     try:
-        content = isinstance(source, bytes)
-        with io.BytesIO(source) if content else PathManager.open(name, "rb") as file:
-            with Image.open(file, formats=formats) as image:
-                yield image
+        with PathManager.open(path, "rb") as file, Image.open(file) as image:
+            yield image
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{what} {name} does not exist; is the data set complete under DETECTRON2_DATASETS?"
+            f"{what} {path} does not exist; is the data set complete under DETECTRON2_DATASETS?"
         ) from error
     # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
     except Exception as error:
         raise ValueError(
-            f"{what} {name} cannot be read ({type(error).__name__}: {error}); "
+            f"{what} {path} cannot be read ({type(error).__name__}: {error}); "
             "the file is damaged or incomplete: copy or make it again"
         ) from error
 
 
-def read_photo(source: Source, image_format: str = "RGB") -> np.ndarray:
-    """Reads a photo (a path or a file's content) as uint8 HxWx3, "RGB" or "BGR".
+def read_photo(path: str | os.PathLike, image_format: str = "RGB") -> np.ndarray:
+    """Reads a photo as uint8 HxWx3, "RGB" or "BGR", turned upright by its EXIF orientation.
 
-    It is turned upright by its EXIF orientation. Missing: FileNotFoundError, damaged: ValueError,
-    both naming the file; so do all readers here.
+    Missing: FileNotFoundError, damaged: ValueError, both naming the file; so do all readers here.
     """
-    with _opened(source, "photo") as image:
+    with _opened(path, "photo") as image:
         image = detection_utils._apply_exif_orientation(image)
         return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
 
 
 def read_mask(
-    source: Source,
-    what: str = "mask",
-    *,
-    colour: bool,
-    gray: bool = True,
-    formats: tuple[str, ...] | None = None,
+    path: str | os.PathLike, what: str = "mask", *, colour: bool, gray: bool = True
 ) -> np.ndarray:
     """Reads integers, int32 HxW: gray values, palette indices, or R + 256 G + 65536 B.
 
-    Args:
-        source: path or content.
-        what: what it is, for the messages, e.g. "depth PNG".
-        colour, gray: whether RGB pictures (ids) and pictures of one channel are allowed; ValueError
-            for others.
-        formats: PIL's names of the formats to try; None: all.
+    `what` it is, e.g. "depth PNG", is for the messages. ValueError for RGB pictures (ids) unless
+    `colour`, and for pictures of one channel unless `gray`.
     """
-    with _opened(source, what, formats) as image:
+    with _opened(path, what) as image:
         mode, pixels = image.mode, np.asarray(image)
     if gray and pixels.ndim == 2 and mode != "F":
         return pixels.astype(np.int32)
     if colour and mode == "RGB":
         return join_bytes(pixels)
-    name = "" if isinstance(source, bytes) else f" {os.fspath(source)}"
     allowed = ["one channel (gray, 8 or 16 bit)"] * gray
     allowed += ["'RGB' with id = R + 256 G + 65536 B (panopticapi.utils.id2rgb)"] * colour
-    raise ValueError(f"{what}{name} has PIL mode {mode!r}, expected {' or '.join(allowed)}")
+    raise ValueError(
+        f"{what} {os.fspath(path)} has PIL mode {mode!r}, expected {' or '.join(allowed)}"
+    )
 
 
-def read_id_png(source: Source) -> np.ndarray:
+def read_id_png(path: str | os.PathLike) -> np.ndarray:
     """Reads a COCO panoptic PNG, id = R + 256 G + 65536 B, as int32 HxW; errors: `read_mask`."""
-    return read_mask(source, "panoptic PNG", colour=True, gray=False)
+    return read_mask(path, "panoptic PNG", colour=True, gray=False)
 
 
-def read_gray_png(source: Source, what: str) -> np.ndarray:
+def read_gray_png(path: str | os.PathLike, what: str) -> np.ndarray:
     """Reads semantic classes (uint8) or depth (uint16) as int32 HxW; errors: `read_mask`."""
-    return read_mask(source, what, colour=False)
+    return read_mask(path, what, colour=False)
 
 
 def split_bytes(values: np.ndarray) -> np.ndarray:
@@ -121,11 +104,10 @@ def index_segments(
         id_map: int32 HxW, 0 is void.
         segments_info: the picture's segments, each with `id`; the i-th becomes label i + 1.
             None (class-agnostic data): every id above 0 is a thing of category 0.
-        path: the id map's file, for the error messages.
+        path: of the id map, for the ValueError about ids that are not the same in both.
 
     Returns:
-        Labels (uint8 HxW where N <= 254, else int32 HxW) and the list of N segments. ValueError if
-        ids are repeated, not positive, missing in the map or in the list.
+        Labels (uint8 HxW where N <= 255, else int32 HxW) and the list of N segments.
     """
     # Few runs, many pixels: sorting and looking up run values is much faster than pixels.
     flat = np.ascontiguousarray(id_map).reshape(-1)
@@ -139,7 +121,7 @@ def index_segments(
     else:
         _check_ids(set(found.tolist()) - {0}, [int(s["id"]) for s in segments_info], path)
     label_of_id = {int(s["id"]): i for i, s in enumerate(segments_info, start=1)}
-    dtype = np.uint8 if len(segments_info) <= MAX_BYTE_LABEL else np.int32
+    dtype = np.uint8 if len(segments_info) <= 255 else np.int32
     labels = np.array([label_of_id.get(i, 0) for i in found.tolist()], dtype=dtype)
     return np.repeat(labels[inverse.reshape(-1)], lengths).reshape(id_map.shape), segments_info
 
@@ -158,8 +140,7 @@ def _check_ids(in_png: set[int], in_json: list[int], path: str) -> None:
         raise ValueError(
             f"{path} does not match its segments_info: "
             f"ids {_few(only_json)} are in segments_info but not in the PNG, "
-            f"ids {_few(only_png)} are in the PNG but not in segments_info "
-            f"(segments_info has {_few(sorted(in_json))}, the PNG {_few(sorted(in_png))}). "
+            f"ids {_few(only_png)} are in the PNG but not in segments_info. "
             "Either the JSON belongs to another PNG, or the PNG was saved lossily or with a "
             "palette: write both again, e.g. with panopticapi's converters"
         )
@@ -177,8 +158,8 @@ def keep_segments(
 
     Args:
         labels: integers HxW in 0..N, 0 is void.
-        segments: `segments[i]` for label i + 1: `category_id`, perhaps `isthing` (else True),
-        `iscrowd`. min_area: pixels that a segment must have; 1 or less: every visible one is kept.
+        segments: of label i + 1 at i: `category_id`, perhaps `isthing` (else True), `iscrowd`.
+        min_area: pixels that a segment must have; 1 or less: every visible one is kept.
 
     Returns:
         Segment ids (int64 HxW) and their segments_info: `id`, `category_id`, `isthing`, `area`.

@@ -37,13 +37,8 @@ def build_augmentations(
 ) -> list[T.Augmentation]:
     """Builds Detectron2 augmentations whose result is at most image_size x image_size.
 
-    Args:
-        image_size: pixels.
-        resize: "square", "longest_side" or "large_scale_jitter" (at test: as "longest_side").
-        jitter_scale: range of the scale of "large_scale_jitter".
-        random_flip: "horizontal", "vertical" or "none"; never at test.
-        is_train: False leaves out whatever is random.
-        train_size: side of the crops of "large_scale_jitter", pixels; 0: image_size.
+    The arguments are the keys of the same names in `config/data_keys.py`; False for `is_train`
+    leaves out whatever is random.
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")

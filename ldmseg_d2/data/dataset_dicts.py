@@ -14,19 +14,6 @@ from .datasets import datasets_root
 
 logger = logging.getLogger(__name__)
 
-# How to get data sets that Detectron2 itself registers: a name's beginning, and what to do.
-HOW_TO_GET = {
-    "coco_2017": "download COCO 2017 photos and panoptic annotations (https://cocodataset.org) to "
-    "coco/{train2017,val2017,panoptic_train2017,panoptic_val2017,annotations}; the panoptic PNGs "
-    "are two more archives inside that of the annotations",
-    "cityscapes_fine": "unpack leftImg8bit and gtFine to cityscapes/, `pip install "
-    "cityscapesscripts`, then run csCreateTrainIdLabelImgs and csCreatePanopticImgs with "
-    "CITYSCAPES_DATASET set to that folder; cityscapes_panoptic_{train,val} need only the latter, "
-    "and allow a dot in the path",
-    "ade20k_sem_seg": "unpack ADEChallengeData2016.zip, then run `python tools/prepare_dataset.py "
-    "ade20k --semantic-only --root $DETECTRON2_DATASETS`",
-}
-
 
 def load_dataset_dicts(
     names: Sequence[str],
@@ -38,19 +25,14 @@ def load_dataset_dicts(
 
     Args:
         names: registered names, as in `cfg.DATASETS.TRAIN`.
-        depth_roots: by name, the folder of depth PNGs and the value of one metre that replace the
-            data set's own depth, see `attach_depth`.
-        class_agnostic: data sets of different classes may be joined; all segments are of category
-            0 then, and semantic maps are left out.
+        depth_roots: by name, the arguments of `attach_depth`, which replaces a data set's own.
+        class_agnostic: data sets of different classes may be joined (else ValueError); all
+            segments are of category 0 then, and semantic maps are left out.
 
     Returns:
         Detectron2's dataset dicts, each with an `image_id`; segments have `isthing`, and dicts with
-        depth their `depth_scale`.
-
-    Raises:
-        ValueError: if `names` is empty, a name is not registered (near matches are named), or the
-            classes differ and the data are not to be class-agnostic.
-        FileNotFoundError: if a data set is not where DETECTRON2_DATASETS says.
+        depth their `depth_scale`. FileNotFoundError if a data set is not where DETECTRON2_DATASETS
+        says, ValueError with near matches if a name is not registered.
     """
     if not names:
         raise ValueError("no data set given: cfg.DATASETS.TRAIN or cfg.DATASETS.TEST is empty")
@@ -74,11 +56,7 @@ def load_dataset_dicts(
 
 
 def dataset_dicts_with_depth(cfg: CfgNode, names: str | Sequence[str]) -> list[dict[str, Any]]:
-    """Loads one data set or several as the config's model takes them, see `load_dataset_dicts`.
-
-    cfg: reads INPUT.LDMSEG.DEPTH_ROOTS, and MODEL.META_ARCHITECTURE and MODEL.LDMSEG.{TASKS,
-    CLASSIFIER}, which say whether the model needs classes.
-    """
+    """Loads one data set or several as the config's model takes them, see `load_dataset_dicts`."""
     names = [names] if isinstance(names, str) else names
     return load_dataset_dicts(
         names, depth_roots=read_depth_roots(cfg), class_agnostic=not _needs_classes(cfg)
@@ -123,10 +101,9 @@ def _load_one(name: str) -> list[dict[str, Any]]:
     except (FileNotFoundError, AssertionError) as error:
         root = os.environ.get("DETECTRON2_DATASETS")
         where = f"DETECTRON2_DATASETS={root}" if root else "no DETECTRON2_DATASETS: ./datasets"
-        how = next((h for prefix, h in HOW_TO_GET.items() if name.startswith(prefix)), None)
         raise FileNotFoundError(
             f"data set {name!r} cannot be loaded ({where}, read when the package was imported): "
-            f"{error}." + (f" To get it: {how}" if how else "")
+            f"{error}. docs/DATASETS.md says how to get it"
         ) from error
     return _complete(dicts, name)
 
@@ -138,21 +115,17 @@ def _complete(dicts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """
     metadata = MetadataCatalog.get(name)
     extra = {} if metadata.get("depth_scale") is None else {"depth_scale": metadata.depth_scale}
-    things = metadata.get("thing_dataset_id_to_contiguous_id")
-    classes = None if things is None else set(things.values())
-    image_ids = None
-    result = []
-    for index, record in enumerate(dicts):
-        record = {**extra, **record}
-        segments = record.get("segments_info")
-        if classes is not None and any("isthing" not in s for s in segments or ()):
+    things = set(metadata.get("thing_dataset_id_to_contiguous_id", {}).values())
+    result = [{**extra, **record} for record in dicts]
+    for record in result:
+        segments = record.get("segments_info", ())
+        if any("isthing" not in s for s in segments):
             record["segments_info"] = [
-                {"isthing": s["category_id"] in classes, **s} for s in segments
+                {"isthing": s["category_id"] in things, **s} for s in segments
             ]
-        if "image_id" not in record:
-            image_ids = image_ids or _image_ids([d["file_name"] for d in dicts])
-            record["image_id"] = image_ids[index]
-        result.append(record)
+    if any("image_id" not in record for record in result):
+        for record, image_id in zip(result, _image_ids([d["file_name"] for d in dicts])):
+            record.setdefault("image_id", image_id)
     return result
 
 
@@ -174,16 +147,14 @@ def read_depth_roots(cfg: CfgNode) -> dict[str, tuple[str, float]]:
     # Configs of other models may lack LDMSeg's keys.
     for entry in cfg.INPUT.get("LDMSEG", {}).get("DEPTH_ROOTS", []):
         try:
-            name, folder, scale = entry
-            scale = float(scale)
-            wrong = not (isinstance(name, str) and isinstance(folder, str) and 0 < scale < 1e9)
-        except (TypeError, ValueError):
-            wrong = True
-        if wrong:
+            name, folder, scale = entry[0], str(entry[1]), float(entry[2])
+            if scale <= 0:
+                raise ValueError("the value of one metre is above 0")
+        except (IndexError, TypeError, ValueError) as error:
             raise ValueError(
                 f"INPUT.LDMSEG.DEPTH_ROOTS holds {entry!r}; an entry is [data set, folder, PNG "
                 'value of one metre], e.g. ["coco_2017_train_panoptic", "coco/depth", 256.0]'
-            )
+            ) from error
         if name in roots or name not in DatasetCatalog:
             problem = "twice" if name in roots else "but no such data set is registered"
             raise ValueError(f"INPUT.LDMSEG.DEPTH_ROOTS names {name!r} {problem}")
@@ -206,10 +177,6 @@ def attach_depth(
         folder: of 16-bit PNGs, at any depth; a value is metres x `scale`, 0 is invalid.
         scale: the PNG value of one metre (KITTI: 256, millimetres: 1000).
     """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"the folder of depth PNGs {folder} (INPUT.LDMSEG.DEPTH_ROOTS) does not exist"
-        )
     pngs = {
         os.path.relpath(os.path.join(place, name), folder)[: -len(".png")]
         for place, _, names in os.walk(folder, followlinks=True)
@@ -221,24 +188,23 @@ def attach_depth(
     for record in dataset_dicts:
         photo = record["file_name"]
         record = {k: v for k, v in record.items() if k not in ("depth_file_name", "depth_scale")}
+        result.append(record)
         key = next((tail for tail in _tails(photo) if tail in pngs), None)
         if key is None:
             without.append(photo)
-        elif key in photo_of:
+            continue
+        depth = os.path.join(folder, key + ".png")
+        if key in photo_of:
             raise ValueError(
-                f"{os.path.join(folder, key)}.png belongs to {photo_of[key]} and to {photo}: "
-                "put depth PNGs in folders named as the photos' are"
+                f"{depth} belongs to {photo_of[key]} and to {photo}: put depth PNGs in folders "
+                "named as the photos' are"
             )
-        else:
-            photo_of[key] = photo
-            depth = os.path.join(folder, key + ".png")
-            record.update(depth_file_name=depth, depth_scale=float(scale))
-        result.append(record)
+        photo_of[key] = photo
+        record.update(depth_file_name=depth, depth_scale=float(scale))
     if not photo_of:
-        example = f"{next(_tails(without[-1]))}.png" if without else "a PNG"
         raise FileNotFoundError(
-            f"none of the {len(pngs)} PNGs in {folder} is named as one of the {len(without)} "
-            f"photos is; expected, below that folder, {example} or the end of this path"
+            f"none of the {len(pngs)} PNGs in {folder} (INPUT.LDMSEG.DEPTH_ROOTS) is named as one "
+            f"of the {len(without)} photos is, e.g. as {without[:1]}"
         )
     logger.info("depth for %d of %d photos from %s", len(photo_of), len(result), folder)
     if without:

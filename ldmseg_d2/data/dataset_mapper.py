@@ -28,8 +28,6 @@ from .augmentations import build_augmentations
 logger = logging.getLogger(__name__)
 
 IGNORE_LABEL = 255
-# Keys whose content belongs to the photo before the augmentations.
-RAW_ANNOTATIONS = ("segments_info", "annotations")
 
 DATASET_MAPPER_REGISTRY = Registry("DATASET_MAPPER")
 DATASET_MAPPER_REGISTRY.__doc__ = """Mappers that `cfg.INPUT.DATASET_MAPPER_NAME` may name: called
@@ -53,11 +51,10 @@ class PanopticDatasetMapper:
     """Maps a data set's dict to the input dict of LDMSeg's meta-architectures.
 
     The dataset dict holds `file_name`; `height` and `width` (else taken from the photo); and, for
-    annotations, `pan_seg_file_name` with `segments_info` (each `id`, `category_id` contiguous, and
-    optionally `isthing`, `iscrowd`; without the list every id above 0 is a thing of category 0),
-    `sem_seg_file_name` (contiguous classes, 255 ignored), or both; optionally `depth_file_name`
-    with `depth_scale`, the PNG's value per metre. Further keys (`image_id`, `seed`, `known_ids`,
-    ...) are handed on as they are.
+    annotations, `pan_seg_file_name` with `segments_info` (without the list every id above 0 is a
+    thing of category 0), `sem_seg_file_name` (contiguous classes, 255 ignored), or both; optionally
+    `depth_file_name` with `depth_scale`, the PNG's value per metre. Further keys (`image_id`,
+    `seed`, `known_ids`, ...) are handed on as they are.
     """
 
     @configurable
@@ -69,15 +66,7 @@ class PanopticDatasetMapper:
         with_annotations: bool,
         min_segment_area: int = 0,
     ):
-        """Args:
-        augmentations: Detectron2 augmentations, applied to the photo and to all annotations.
-        image_format: order of the photo's channels, "RGB" or "BGR".
-        with_annotations: read annotations as well.
-        min_segment_area: segments with fewer pixels than this after the augmentations become
-            void; 0 or 1: all that are visible are kept.
-        """
-        if image_format not in ("RGB", "BGR"):
-            raise ValueError(f"INPUT.FORMAT is {image_format!r}, allowed are 'RGB' and 'BGR'")
+        """Segments below `min_segment_area` pixels after the augmentations become void."""
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.with_annotations = with_annotations
@@ -86,7 +75,6 @@ class PanopticDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Reads INPUT.FORMAT, INPUT.RANDOM_FLIP and INPUT.LDMSEG."""
         options = cfg.INPUT.LDMSEG
         return {
             "augmentations": build_augmentations(
@@ -121,7 +109,9 @@ class PanopticDatasetMapper:
         FileNotFoundError names a missing file, ValueError one that is damaged, of another size, or
         whose ids are not those of `segments_info`.
         """
-        record = {k: v for k, v in dataset_dict.items() if k not in RAW_ANNOTATIONS}
+        # What belongs to the photo before the augmentations is left out.
+        raw = ("segments_info", "annotations")
+        record = {k: v for k, v in dataset_dict.items() if k not in raw}
         photo = read_photo(record["file_name"], self.image_format)
         detection_utils.check_image_size(record, photo)
         aug_input = T.AugInput(photo)
@@ -131,67 +121,52 @@ class PanopticDatasetMapper:
         if self.with_annotations:
             self._add_segments(record, dataset_dict, transforms)
             if "depth_file_name" in record:
-                record["depth"] = self._load_depth(record, transforms)
+                values = _read_gray(record, "depth_file_name", "depth PNG")
+                # Nearest: a mean of a valid and an invalid (0) depth is no depth.
+                values = _transform_labels(values, transforms)
+                depth = (values / record["depth_scale"]).astype(np.float32)
+                record["depth"] = torch.from_numpy(depth)
         return record
 
     def _add_segments(
         self, record: dict[str, Any], dataset_dict: dict[str, Any], transforms: T.TransformList
     ) -> None:
         """Adds `segment_ids`, `segments_info` and `sem_seg`, or `sem_seg` alone."""
-        if "pan_seg_file_name" not in record:
-            record["sem_seg"] = self._load_sem_seg(record, transforms)
-            return
-        path = record["pan_seg_file_name"]
-        id_map = read_id_png(path)
-        _check_size(id_map, record, path)
-        labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
-        labels = _transform_labels(labels, len(segments), transforms)
-        ids, kept = keep_segments(labels, segments, self.min_segment_area)
-        record["segment_ids"] = torch.from_numpy(ids)
-        record["segments_info"] = kept
+        path = record.get("pan_seg_file_name")
+        if path is not None:
+            id_map = _check_size(read_id_png(path), record, path)
+            labels, segments = index_segments(id_map, dataset_dict.get("segments_info"), path)
+            labels = _transform_labels(labels, transforms)
+            ids, record["segments_info"] = keep_segments(labels, segments, self.min_segment_area)
+            record["segment_ids"] = torch.from_numpy(ids)
         # The PNG first: it also has the class of what no segment holds (ADE20K, CamVid).
         if "sem_seg_file_name" in record:
-            record["sem_seg"] = self._load_sem_seg(record, transforms)
-        elif "segments_info" in dataset_dict:
-            classes = [IGNORE_LABEL, *(int(s["category_id"]) for s in segments)]
-            record["sem_seg"] = torch.from_numpy(np.array(classes, dtype=np.int64)[labels])
-
-    def _load_sem_seg(self, record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
-        path = record.get("sem_seg_file_name")
-        if path is None:
+            classes = _read_gray(record, "sem_seg_file_name", "semantic PNG").astype(np.uint8)
+            classes = transforms.apply_segmentation(classes).astype(np.int64)
+            record["sem_seg"] = torch.from_numpy(classes)
+        elif path is None:
             raise ValueError(
                 f"the dataset dict of {record['file_name']} has neither pan_seg_file_name nor "
                 "sem_seg_file_name: training, and cfg.INPUT.LDMSEG.ANNOTATIONS_AT_TEST, need one"
             )
-        classes = read_gray_png(path, "semantic PNG")
-        _check_size(classes, record, path)
-        classes = transforms.apply_segmentation(classes.astype(np.uint8))
-        return torch.from_numpy(classes.astype(np.int64))
-
-    def _load_depth(self, record: dict[str, Any], transforms: T.TransformList) -> torch.Tensor:
-        path = record["depth_file_name"]
-        if "depth_scale" not in record:
-            raise ValueError(
-                f"the dataset dict of {path} has no depth_scale (the PNG's value per metre); the "
-                "loaders of ldmseg_d2.data take it from the data set's metadata"
-            )
-        values = read_gray_png(path, "depth PNG")
-        _check_size(values, record, path)
-        # Nearest: a mean of a valid and an invalid (0) depth is no depth.
-        values = _transform_labels(values, np.iinfo(np.uint16).max, transforms)
-        return torch.from_numpy((values / record["depth_scale"]).astype(np.float32))
+        elif "segments_info" in dataset_dict:
+            classes = [IGNORE_LABEL, *(int(s["category_id"]) for s in segments)]
+            record["sem_seg"] = torch.from_numpy(np.array(classes, dtype=np.int64)[labels])
 
 
-def _transform_labels(labels: np.ndarray, largest: int, transforms: T.TransformList) -> np.ndarray:
-    """Applies transforms to a uint8 or int32 map, by nearest and exactly; what they pad is 0."""
+def _read_gray(record: dict[str, Any], key: str, what: str) -> np.ndarray:
+    return _check_size(read_gray_png(record[key], what), record, record[key])
+
+
+def _transform_labels(labels: np.ndarray, transforms: T.TransformList) -> np.ndarray:
+    """Applies transforms to a uint8 or int32 map, by nearest and exactly."""
     pixels = labels if labels.dtype == np.uint8 else split_bytes(labels)
     pixels = transforms.apply_segmentation(pixels)
-    labels = pixels if pixels.ndim == 2 else join_bytes(pixels)
-    return np.where(labels > largest, 0, labels)
+    return pixels if pixels.ndim == 2 else join_bytes(pixels)
 
 
-def _check_size(annotation: np.ndarray, record: dict[str, Any], path: str) -> None:
-    """Raises ValueError unless an annotation has its photo's size."""
+def _check_size(annotation: np.ndarray, record: dict[str, Any], path: str) -> np.ndarray:
+    """The annotation; ValueError unless it has its photo's size."""
     h, w = annotation.shape[:2]
     if (h, w) != (record["height"], record["width"]):
         raise ValueError(
@@ -199,3 +174,4 @@ def _check_size(annotation: np.ndarray, record: dict[str, Any], path: str) -> No
             f"{record['width']}x{record['height']}: both must have one size; resize the "
             "annotation by nearest neighbour, or pair the right files"
         )
+    return annotation

@@ -12,10 +12,9 @@ from itertools import count
 import numpy as np
 import torch
 from detectron2.utils import comm
-from torch.utils.data import Sampler
 
 
-class ResumableTrainingSampler(Sampler):
+class ResumableTrainingSampler:
     """An infinite stream of `(position, index)`.
 
     Position p counts the samples of the whole run over all processes. Its index is entry
@@ -23,49 +22,22 @@ class ResumableTrainingSampler(Sampler):
     the epoch alone. With B samples an iteration, the i-th global batch is therefore positions
     i B .. (i + 1) B - 1 whatever the number of processes W: rank r takes every W-th of them,
     `start + r`, `start + r + W`, ..., as Detectron2's samplers do.
-
-    Example:
-        >>> sampler = ResumableTrainingSampler(3, seed=0, shuffle=False, start=4)
-        >>> stream = iter(sampler)
-        >>> [next(stream) for _ in range(3)]
-        [(4, 1), (5, 2), (6, 0)]
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        seed: int,
-        shuffle: bool = True,
-        start: int = 0,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ):
-        """Args:
-        size: samples in the data set.
-        seed: of the permutations; at least 0 and the same on every rank.
-        shuffle: False: every epoch is 0..size - 1.
-        start: first position, at no cost however large: iterations done x samples an iteration.
-        rank, world_size: this process among all; from `detectron2.utils.comm` where None.
-        """
-        if size <= 0:
-            raise ValueError(f"the data set must hold at least one sample, got size {size}")
-        if seed < 0 or start < 0:
-            raise ValueError(f"seed and start must be at least 0, got {seed} and {start}")
+    def __init__(self, size: int, *, seed: int, start: int = 0):
+        """`seed` is the same on every rank; `start`: first position, at no cost however large."""
         self.size = size
         self.seed = seed
-        self.shuffle = shuffle
         self.start = start
-        # Asked here and not in __iter__, which may run in a loader's worker process.
-        self.rank = comm.get_rank() if rank is None else rank
-        self.world_size = comm.get_world_size() if world_size is None else world_size
+        # Asked here and not in `shard`, which may run in a loader's worker process.
+        self.rank, self.world_size = comm.get_rank(), comm.get_world_size()
         self._epoch = -1
-        self._permutation = torch.arange(size)
+        self._permutation = torch.empty(0)
 
     def index(self, position: int) -> int:
         """The sample at a position of the whole run."""
         epoch, offset = divmod(position, self.size)
-        if self.shuffle and epoch != self._epoch:
+        if epoch != self._epoch:
             generator = torch.Generator().manual_seed(_mix(self.seed, epoch))
             self._permutation = torch.randperm(self.size, generator=generator)
             self._epoch = epoch
@@ -82,9 +54,6 @@ class ResumableTrainingSampler(Sampler):
             for offset in range(batch * batch_size, (batch + 1) * batch_size):
                 position = self.start + self.rank + offset * self.world_size
                 yield position, self.index(position)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return self.shard(1, 0, 1)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A tiny panoptic data set, drawn by plain numpy, and configs to load it."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def write_tiny(root, num_images=5):
     content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     (root / "panoptic.json").write_text(json.dumps(content))
     return root
+
+
+def run_tool(*args):
+    """Runs tools/prepare_dataset.py; returns its exit status."""
+    path = Path(__file__).parents[2] / "tools" / "prepare_dataset.py"
+    spec = importlib.util.spec_from_file_location("prepare_dataset", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(list(map(str, args)))
 
 
 def same_partition(a, b):

@@ -1,6 +1,5 @@
 """CamVid: segments against a naive flood fill, and the whole conversion read back."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,9 @@ from PIL import Image
 from ldmseg_d2.data import load_dataset_dicts, register_all
 from ldmseg_d2.data.datasets.camvid import CAMVID_CATEGORIES, convert_camvid, label_segments
 
-from .helpers import write_png
+from .helpers import run_tool, write_png
 from .test_dataset_mapper import plain_mapper
 
-REPO = Path(__file__).parents[2]
-CAMVID = REPO.parent / "shared" / "datasets" / "camvid"
 THINGS = {2, 6, 8, 9, 10}
 
 
@@ -76,16 +73,17 @@ def test_segments_match_a_flood_fill(labels, min_area):
         assert (x, y, x + width - 1, y + height - 1) == (xs.min(), ys.min(), xs.max(), ys.max())
 
 
-def write_segnet(folder, splits=("train", "val"), size=(12, 16)):
-    """Two pictures a split: sky over road, two cars, a pedestrian of 2 pixels, some void."""
+def write_segnet(folder, splits=("train", "val")):
+    """Two pictures a split: sky over road, two cars, a pedestrian of 32 pixels, some void."""
     for split in splits:
         for index in range(2):
-            labels = np.zeros(size, np.uint8)
+            labels = np.zeros((12, 16), np.uint8)
             labels[6:] = 3
             labels[5:8, 1:4] = 8
             labels[5:8, 8 + index : 12 + index] = 8
             labels[9:11, 14] = 9
             labels[11] = 11
+            labels = labels.repeat(4, 0).repeat(4, 1)
             photo = np.repeat(labels[..., None] * 20, 3, axis=2)
             write_png(folder / split / f"a_{index}.png", photo)
             write_png(folder / f"{split}annot" / f"a_{index}.png", labels)
@@ -95,8 +93,8 @@ def write_segnet(folder, splits=("train", "val"), size=(12, 16)):
 def test_conversion_round_trip(tmp_path, catalogs):
     source = write_segnet(tmp_path / "in", splits=("train", "val", "test"))
     root = tmp_path / "root"
-    assert convert_camvid(str(source), str(root), min_area=3) == {"train": 2, "val": 2, "test": 2}
-    register_all(str(root), overwrite=True)
+    convert_camvid(str(source), str(root))
+    register_all(str(root))
     for split in ("train", "val", "test"):
         dicts = load_dataset_dicts([f"camvid_panoptic_{split}"])
         assert [d["image_id"] for d in dicts] == [1, 2]
@@ -114,15 +112,6 @@ def test_conversion_round_trip(tmp_path, catalogs):
     assert not list(root.rglob("*.partial"))
 
 
-def run_tool(*args):
-    spec = importlib.util.spec_from_file_location(
-        "prepare_dataset", REPO / "tools" / "prepare_dataset.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(["camvid", *map(str, args)])
-
-
 def break_missing_folder(source):
     (source / "valannot").rename(source / "elsewhere")
 
@@ -132,7 +121,7 @@ def break_photo_missing(source):
 
 
 def break_label_value(source):
-    write_png(source / "valannot" / "a_0.png", np.full((12, 16), 12, np.uint8))
+    write_png(source / "valannot" / "a_0.png", np.full((48, 64), 12, np.uint8))
 
 
 def break_size(source):
@@ -144,15 +133,15 @@ def break_size(source):
     [
         (break_missing_folder, ["valannot", "does not exist", "--input"]),
         (break_photo_missing, ["trainannot", "a_1.png", "no partner"]),
-        (break_label_value, ["valannot", "a_0.png", "label 12"]),
-        (break_size, ["a_0.png", "15x12", "16x12"]),
+        (break_label_value, ["valannot", "a_0.png", "holds 12"]),
+        (break_size, ["a_0.png", "15x12", "64x48"]),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_json(tmp_path, capsys, damage, words):
     source, root = write_segnet(tmp_path / "in"), tmp_path / "root"
-    assert run_tool("--input", source, "--root", root) == 0
+    assert run_tool("camvid", "--input", source, "--root", root) == 0
     damage(source)
-    assert run_tool("--input", source, "--root", root) == 1
+    assert run_tool("camvid", "--input", source, "--root", root) == 1
     message = capsys.readouterr().err
     for word in words:
         assert word in message

@@ -29,35 +29,30 @@ def instance_ids(index):
     return ids
 
 
-def write_cityscapes(root, split="val", train_ids=True):
-    folder = root / "cityscapes"
+def write_cityscapes(root):
+    folder, split = root / "cityscapes", "val"
     images, annotations = [], []
     for index, city in enumerate(["aachen", "bad-honnef"]):
         image_id = f"{city}_000000_00001{index}"
         ids = instance_ids(index)
         photo = np.repeat((ids % 251)[..., None], 3, -1).astype(np.uint8)
         write_png(folder / "leftImg8bit" / split / city / f"{image_id}_leftImg8bit.png", photo)
-        segments, trained = [], np.full(ids.shape, 255, np.uint8)
+        segments = []
         for value in np.unique(ids).tolist():
             label = value // 1000 if value >= 1000 else value
             if label not in LABELS:
                 ids[ids == value] = 0
                 continue
-            train_id, has_instances = LABELS[label]
-            trained[ids == value] = train_id
             segments.append(
                 {
                     "id": value,
                     "category_id": label,
                     "area": int((ids == value).sum()),
-                    "iscrowd": int(has_instances and value < 1000),
+                    "iscrowd": int(LABELS[label][1] and value < 1000),
                 }
             )
         name = f"{image_id}_gtFine_panoptic.png"
         write_png(folder / "gtFine" / f"cityscapes_panoptic_{split}" / name, id2rgb(ids))
-        if train_ids:
-            path = folder / "gtFine" / split / city / f"{image_id}_gtFine_labelTrainIds.png"
-            write_png(path, trained)
         file_name = f"{image_id}_gtFine_leftImg8bit.png"  # of no file, as cityscapesscripts has it
         images.append({"id": image_id, "file_name": file_name, "height": 16, "width": 32})
         annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
@@ -94,8 +89,8 @@ def check(name):
 
 def test_our_name_needs_no_train_ids_and_takes_any_path(tmp_path, catalogs):
     root = tmp_path / "v1.0" / "data"
-    write_cityscapes(root, train_ids=False)
-    register_all(str(root), overwrite=True)
+    write_cityscapes(root)
+    register_all(str(root))
     check("cityscapes_panoptic_val")
     metadata = MetadataCatalog.get("cityscapes_panoptic_val")
     assert len(metadata.stuff_classes) == len(metadata.thing_classes) == 19

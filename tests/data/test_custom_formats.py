@@ -170,7 +170,7 @@ def test_split_by_name_depth_and_folders(tmp_path, catalogs):
 
 def test_registration(tmp_path, catalogs, caplog):
     exports.prepare(tmp_path, "cvat", exports.cvat(tmp_path), "--output", tmp_path / "roof")
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     assert "roof_train" in DatasetCatalog and "roof_val" not in DatasetCatalog
     assert MetadataCatalog.get("roof_train").thing_colors[1] == [255, 0, 0]  # CVAT's own
     assert register_custom_folders(tmp_path) == [] and not caplog.records
@@ -186,7 +186,7 @@ def test_registration(tmp_path, catalogs, caplog):
     assert register_custom_folders(tmp_path, overwrite=True) == ["roof_train"]
     # Never in the place of the package's own data sets.
     (tmp_path / "roof").rename(tmp_path / "scenes")
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     assert MetadataCatalog.get("scenes_train").evaluator_type == "scenes_panoptic"
 
 

@@ -144,15 +144,6 @@ def test_many_and_large_ids_survive(tmp_path):
     assert same_partition(record["segment_ids"], np.kron(ids, np.ones((2, 2), int)))
 
 
-def test_padding_augmentations_pad_with_void(tiny):
-    """T.FixedSizeCrop fills segmentations with 255 in each channel (id 16777215)."""
-    mapper = plain_mapper(augmentations=[T.FixedSizeCrop((40, 48))])
-    record = mapper(load_dataset_dicts(["tiny"])[0])
-    assert record["segment_ids"].shape == (40, 48)
-    for key, void in (("segment_ids", 0), ("sem_seg", 255), ("depth", 0)):
-        assert (record[key][24:] == void).all() and (record[key][:, 32:] == void).all()
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

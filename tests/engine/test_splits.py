@@ -20,7 +20,7 @@ SPLITS = [("one", 1, 1), ("two_processes", 2, 1), ("two_steps", 1, 2)]
 
 def train(root: str, name: str, steps: int) -> None:
     """Run in every process: a small LDMSeg with everything random in training that it can have."""
-    register_all(root, overwrite=True)
+    register_all(root)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     cfg = tiny_config(

@@ -23,7 +23,7 @@ FPN = f"configs/scenes/baselines/{NAME}.yaml"
 def test_benchmark(tmp_path, catalogs, monkeypatch):
     for split, number in (("train", 8), ("val", 4)):
         write_scenes(tmp_path / "scenes", split, num_images=number, size=64, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     tool, output, page = load_tool("benchmark"), tmp_path / "out", tmp_path / "docs" / "B.md"
     argv = ["--configs", "configs/scenes/ldmseg_scenes64.yaml", FPN]
     argv += ["--dataset", "scenes", "--budget", "iters:4", "--output", str(output)]

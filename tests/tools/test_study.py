@@ -20,7 +20,7 @@ def study(tmp_path, catalogs):
     """Runs a shipped study, with fewer of its values or other keys."""
     for split in ("train", "val"):
         write_scenes(tmp_path / "scenes", split, num_images=2, size=64, seed=0)
-    register_all(str(tmp_path), overwrite=True)
+    register_all(str(tmp_path))
     tool = load_tool("study")
 
     def run(name, *argv, values=None, **changes):

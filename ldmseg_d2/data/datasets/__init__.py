@@ -1,11 +1,10 @@
 """Data sets: how each is made, and under which name Detectron2 knows it."""
 
 from .builtin import datasets_root, register_all, register_class_agnostic
-from .register_panoptic import load_panoptic_json, register_panoptic_dataset
+from .register_panoptic import register_panoptic_dataset
 
 __all__ = [
     "datasets_root",
-    "load_panoptic_json",
     "register_all",
     "register_class_agnostic",
     "register_panoptic_dataset",

@@ -8,7 +8,6 @@ https://github.com/CSAILVision/placeschallenge/tree/master/instancesegmentation
 
 import logging
 import os
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from PIL import Image
 
 from ..annotations import read_gray_png, read_id_png
 from .panoptic_files import (
-    check_size,
+    check_labels,
     common_stems,
     map_in_order,
     segment_entries,
     write_ids,
-    write_json,
+    write_split,
 )
 from .register_panoptic import register_panoptic_dataset
 
@@ -103,27 +102,13 @@ def merge_annotations(
     return ids.astype(np.int32), segment_entries(ids, categories)
 
 
-def convert_ade20k(
-    root: str,
-    *,
-    splits: Sequence[str] = tuple(SPLITS),
-    semantic_only: bool = False,
-    num_workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, int]:
+def convert_ade20k(root: str, *, semantic_only: bool = False, num_workers: int = 1) -> None:
     """Converts `root/ADEChallengeData2016`, which holds what MIT's two archives unpack to.
 
     Reads `images/`, `annotations/` and `annotations_instance/`, each with `training/` and
     `validation/`. Writes `annotations_detectron2/` (classes 0..149, 255 "other"), and unless
-    `semantic_only`, `ade20k_panoptic_{split}/` (id PNGs) and last `ade20k_panoptic_{split}.json`,
-    so that an interrupted run leaves no JSON behind.
-
-    Args:
-        root: DETECTRON2_DATASETS.
-        splits: of "train" and "val".
-        semantic_only: do without annotations_instance; serves `ade20k_sem_seg_*` alone.
-        num_workers: processes; the files do not depend on it.
-        progress: called with (pictures done, pictures), counted over all splits.
+    `semantic_only`, `ade20k_panoptic_{split}/` (id PNGs) and last `ade20k_panoptic_{split}.json`.
+    `semantic_only` does without annotations_instance, and serves `ade20k_sem_seg_*` alone.
     """
     folder = Path(root) / FOLDER
     kinds = {"images": (".jpg",), "annotations": (".png",), "annotations_instance": (".png",)}
@@ -134,30 +119,25 @@ def convert_ade20k(
         f"of http://sceneparsing.csail.mit.edu in {folder.parent}, so that they fill {folder}"
     )
     stems = {
-        split: list(common_stems({folder / k / SPLITS[split]: kinds[k] for k in kinds}, hint))
-        for split in splits
+        split: list(common_stems({folder / k / name: kinds[k] for k in kinds}, hint))
+        for split, name in SPLITS.items()
     }
-    total, done = sum(map(len, stems.values())), 0
-    for split in splits:
-        json_path = folder / f"ade20k_panoptic_{split}.json"
+    for split in SPLITS:
         (folder / "annotations_detectron2" / SPLITS[split]).mkdir(parents=True, exist_ok=True)
-        if not semantic_only:
-            # An older JSON must not survive beside new PNGs if this run is interrupted.
-            json_path.unlink(missing_ok=True)
-            (folder / f"ade20k_panoptic_{split}").mkdir(exist_ok=True)
-        results = []
         convert = partial(_convert_picture, folder, split, semantic_only)
-        for result in map_in_order(convert, stems[split], num_workers):
-            results.append(result)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if not semantic_only:
-            images, annotations = zip(*results)
-            content = {"images": images, "annotations": annotations}
-            write_json(json_path, {**content, "categories": ADE20K_CATEGORIES})
-        logger.info("ade20k %s: %d pictures", split, len(results))
-    return {split: len(stems[split]) for split in splits}
+        if semantic_only:
+            list(map_in_order(convert, stems[split], num_workers))
+        else:
+            name = f"ade20k_panoptic_{split}"
+            (folder / name).mkdir(exist_ok=True)
+            write_split(
+                folder / f"{name}.json",
+                convert,
+                stems[split],
+                categories=ADE20K_CATEGORIES,
+                num_workers=num_workers,
+            )
+        logger.info("ade20k %s: %d pictures", split, len(stems[split]))
 
 
 def _convert_picture(
@@ -168,26 +148,17 @@ def _convert_picture(
     path = folder / "annotations" / directory / name
     photo = folder / "images" / directory / f"{stem}.jpg"
     labels = read_gray_png(path, "semantic PNG")
-    _check(labels, path, photo, NUM_CLASSES, "annotations hold 0..150, 0 for other")
+    height, width = check_labels(labels, path, photo, NUM_CLASSES, "0..150, 0 for other")
     # 0 becomes 255 by wrapping around.
     shifted = (labels - 1).astype(np.uint8)
     Image.fromarray(shifted).save(folder / "annotations_detectron2" / directory / name)
-    height, width = labels.shape
     image = {"id": stem, "file_name": f"{stem}.jpg", "height": height, "width": width}
     annotation: dict[str, Any] = {"image_id": stem, "file_name": name}
-    if semantic_only:
-        return image, annotation
-    path = folder / "annotations_instance" / directory / name
-    channels = read_id_png(path)
-    classes, numbers = channels & 255, channels >> 8 & 255
-    _check(classes, path, photo, len(THING_LABELS), "R is the instance's class, 0..100")
-    ids, annotation["segments_info"] = merge_annotations(labels, classes, numbers)
-    write_ids(folder / f"ade20k_panoptic_{split}" / name, ids)
+    if not semantic_only:
+        path = folder / "annotations_instance" / directory / name
+        channels = read_id_png(path)
+        classes, numbers = channels & 255, channels >> 8 & 255
+        check_labels(classes, path, photo, len(THING_LABELS), "R is the instance's class, 0..100")
+        ids, annotation["segments_info"] = merge_annotations(labels, classes, numbers)
+        write_ids(folder / f"ade20k_panoptic_{split}" / name, ids)
     return image, annotation
-
-
-def _check(values: np.ndarray, path: Path, photo: Path, largest: int, meaning: str) -> None:
-    """Raises ValueError unless values are in 0..largest and of the photo's size."""
-    if values.max() > largest:
-        raise ValueError(f"{path} holds {int(values.max())}, expected at most {largest}: {meaning}")
-    check_size(values, path, photo)

@@ -5,10 +5,7 @@ COCO and ADE20K's semantic maps keep the names that Detectron2 itself registers 
 """
 
 import os
-from functools import partial
 from typing import Any
-
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..custom import register_custom_folders
 from .ade20k import register_ade20k
@@ -26,44 +23,29 @@ def datasets_root() -> str:
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
-def register_all(root: str, *, overwrite: bool = False) -> None:
+def register_all(root: str) -> None:
     """Registers scenes, CamVid, ADE20K, Cityscapes, the COCO sample, and your own data.
 
-    Of the files in `root`, only the `dataset.json` of your own data are read. `overwrite` registers
-    known names again, under this root; else they stay as they are.
+    Of the files in `root`, only the `dataset.json` of your own data are read. Called again, it
+    replaces what it registered before.
     """
+    register_scenes(root)
+    register_scenes(root, name="scenes128", size=128)
+    for register in (register_camvid, register_ade20k, register_cityscapes):
+        register(root)
     sample = os.path.join(root, "coco", "class_agnostic")
-    for prefix, splits, register in (
-        ("scenes", ("train", "val"), partial(register_scenes, root)),
-        ("scenes128", ("train", "val"), partial(register_scenes, root, name="scenes128", size=128)),
-        ("camvid_panoptic", ("train", "val", "test"), partial(register_camvid, root)),
-        ("ade20k_panoptic", ("train", "val"), partial(register_ade20k, root)),
-        ("cityscapes_panoptic", ("train", "val"), partial(register_cityscapes, root)),
-        (
-            "coco_class_agnostic",
-            ("sample",),
-            partial(
-                register_class_agnostic,
-                "coco_class_agnostic_sample",
-                image_root=os.path.join(sample, "images"),
-                panoptic_root=os.path.join(sample, "panoptic"),
-            ),
-        ),
-    ):
-        names = [f"{prefix}_{split}" for split in splits]
-        for name in names if overwrite else ():
-            DatasetCatalog.pop(name, None)
-            MetadataCatalog.pop(name, None)
-        if not any(name in DatasetCatalog for name in names):
-            register()
-    register_custom_folders(root, overwrite=overwrite)
+    register_class_agnostic(
+        "coco_class_agnostic_sample",
+        image_root=os.path.join(sample, "images"),
+        panoptic_root=os.path.join(sample, "panoptic"),
+    )
+    register_custom_folders(root, overwrite=True)
 
 
 def load_class_agnostic(image_root: str, panoptic_root: str) -> list[dict[str, Any]]:
     """Lists photos (JPEG or PNG) with id PNGs of the same name, sorted; without classes and JSON.
 
-    Dicts hold `file_name`, `image_id` (the name's number where it is one, else the name) and
-    `pan_seg_file_name`.
+    `image_id` is the name's number where it is one, else the name.
     """
     pairs = common_stems(
         {image_root: PHOTO_SUFFIXES, panoptic_root: (".png",)},

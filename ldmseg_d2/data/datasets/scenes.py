@@ -7,7 +7,6 @@ What is where is in `scenes_layout.py`, shapes in `scenes_shapes.py`, pixels in 
 import json
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +16,8 @@ import cv2
 import numpy as np
 
 from ..annotations import split_bytes
-from .panoptic_files import map_in_order, segment_entries, write_json
-from .register_panoptic import register_panoptic_dataset, split_folders
+from .panoptic_files import segment_entries, write_split
+from .register_panoptic import IGNORE_LABEL, register_panoptic_dataset, split_folders
 from .scenes_layout import sample_layout
 from .scenes_render import STUFF, min_area, render
 from .scenes_shapes import Draws
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 # Raise it with any change to a picture or a label: files of another version are not reused.
 GENERATOR_VERSION = 1
 MIN_SIZE = 64
-IGNORE_LABEL = 255
 DEPTH_SCALE = 256.0  # depth PNG value per metre, as in KITTI
 SPLITS = ("train", "val")
 FOLDERS = ("", "panoptic_", "semantic_", "depth_")
@@ -51,22 +49,14 @@ _CATEGORIES = {category["name"]: category for category in SCENES_CATEGORIES}
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its labels, all of one square size.
+    """A picture and its labels, all of one square size."""
 
-    Attributes:
-        image: (H, W, 3) uint8, RGB.
-        segment_ids: (H, W) int32; 0 is void, 1..K are the segments.
-        segments_info: K dicts, `id` 1..K in order: `category_id` (of SCENES_CATEGORIES, 1..C),
-            `isthing` and `iscrowd` (0 or 1), `area` (pixels), `bbox` ([x, y, w, h] in pixels).
-        sem_seg: (H, W) uint8, 0..C-1 in the order of SCENES_CATEGORIES; 255 is ignored (void).
-        depth: (H, W) float32 metres in steps of 1/256, at most 240; 0 where there is none (sky).
-    """
-
-    image: np.ndarray
-    segment_ids: np.ndarray
+    image: np.ndarray  # (H, W, 3) uint8, RGB
+    segment_ids: np.ndarray  # (H, W) int32; 0 is void, 1..K are the segments
+    # K dicts: `id`, `category_id` (1..C), `isthing`, `iscrowd`, `area`, `bbox` (x, y, w, h)
     segments_info: list[dict[str, Any]]
-    sem_seg: np.ndarray
-    depth: np.ndarray
+    sem_seg: np.ndarray  # (H, W) uint8, category less 1; 255 is void
+    depth: np.ndarray  # (H, W) float32 metres in steps of 1/256, at most 240; 0: none (sky)
 
 
 def generate_scene(*, seed: int, index: int, size: int = 64) -> Scene:
@@ -75,10 +65,8 @@ def generate_scene(*, seed: int, index: int, size: int = 64) -> Scene:
     The layout depends on (seed, index) alone; at another size (64 or more), only objects at the
     edge of the least visible area come or go.
     """
-    _check_arguments(seed, index, size)
     draws = Draws([seed, index])
     rendered = render(sample_layout(draws), draws, size)
-
     depth = rendered.stuff_depth.copy()
     free = np.ones((size, size), bool)
     masks: list[tuple[np.ndarray, str, bool]] = []
@@ -106,20 +94,8 @@ def generate_scene(*, seed: int, index: int, size: int = 64) -> Scene:
     return Scene(rendered.image, segment_ids, segments_info, sem_seg, metres)
 
 
-def _check_arguments(seed: int, index: int, size: int) -> None:
-    if size < MIN_SIZE:
-        raise ValueError(
-            f"size is {size} pixels; scenes need {MIN_SIZE} or more: below it a person at the "
-            "usual distance has too few pixels for a segment"
-        )
-    if seed < 0 or index < 0:
-        raise ValueError(f"seed and index must be 0 or more, got seed={seed}, index={index}")
-
-
 def split_seed(seed: int, split: str) -> int:
-    """The stream of a split: "train" and "val" share no scene. ValueError for another split."""
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; allowed are {SPLITS}")
+    """The stream of a split: "train" and "val" share no scene."""
     state = np.random.SeedSequence([seed, SPLITS.index(split)]).generate_state(1, np.uint64)
     return int(state[0])
 
@@ -139,28 +115,22 @@ def write_scenes(
     seed: int,
     num_workers: int = 1,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes a split in COCO panoptic format; returns the path of the JSON.
 
     Under `root`, files 000000000000.png and so on in `<split>/` (photos), `panoptic_<split>/`
     (ids, R + 256 G + 65536 B), `semantic_<split>/` (uint8, 255 ignored), `depth_<split>/` (uint16,
-    metres x 256, 0 invalid), and `panoptic_<split>.json`, last: with it the split is complete.
+    metres x 256, 0 invalid), and `panoptic_<split>.json`, last: with it the split is complete. The
+    files do not depend on the number of workers.
 
-    Args:
-        root: folder of the data set, e.g. `$DETECTRON2_DATASETS/scenes`; made where missing.
-        split: "train" or "val"; they differ under one seed.
-        num_images, size, seed: see `generate_scene`.
-        num_workers: processes; the files do not depend on it.
-        overwrite: replace a split that was made with other arguments (else FileExistsError); one
-            with the same arguments is left as it is.
-        progress: called with (pictures done, num_images).
+    A split that was made with the same arguments is left as it is; one that was made with others
+    is a FileExistsError unless `overwrite`.
     """
-    root = Path(root)
-    if num_images < 1 or num_workers < 1:
-        raise ValueError(f"num_images={num_images}, num_workers={num_workers}: 1 or more needed")
-    _check_arguments(seed, 0, size)  # before anything is touched
-    stream = split_seed(seed, split)
+    if size < MIN_SIZE:
+        raise ValueError(
+            f"size is {size} pixels; scenes need {MIN_SIZE} or more: below it a person at the "
+            "usual distance has too few pixels for a segment"
+        )
     info = {
         "description": "Generated scenes of ldmseg_d2",
         "version": GENERATOR_VERSION,
@@ -169,46 +139,38 @@ def write_scenes(
         "size": size,
         "num_images": num_images,
     }
-    json_path = root / f"panoptic_{split}.json"
-    if not overwrite and _is_complete(json_path, info):
-        logger.info("%s is there already, with the same arguments: nothing to do", json_path)
-        return json_path
-    json_path.unlink(missing_ok=True)
-    for prefix in FOLDERS:
-        folder = root / (prefix + split)
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("[0-9]" * 12 + ".png"):
-            stale.unlink()
-
-    annotations = []
-    write = partial(_write_scene, root, split, stream, size)
-    for annotation in map_in_order(write, range(num_images), num_workers):
-        annotations.append(annotation)
-        if progress is not None:
-            progress(len(annotations), num_images)
-    sides = {"height": size, "width": size}
-    images = [{"id": a["image_id"], "file_name": a["file_name"], **sides} for a in annotations]
-    content = {"info": info, "images": images, "annotations": annotations}
-    write_json(json_path, {**content, "categories": SCENES_CATEGORIES})
-    logger.info("wrote %d pictures and %s", num_images, json_path)
-    return json_path
-
-
-def _is_complete(json_path: Path, info: dict[str, Any]) -> bool:
-    """Whether the split was written with these arguments; raises where with others."""
-    if not json_path.is_file():
-        return False
-    there = json.loads(json_path.read_text()).get("info")
-    if there != info:
+    json_path = Path(root) / f"panoptic_{split}.json"
+    if json_path.is_file() and not overwrite:
+        there = json.loads(json_path.read_text()).get("info")
+        if there == info:
+            logger.info("%s is there already, with the same arguments: nothing to do", json_path)
+            return json_path
         raise FileExistsError(
             f"{json_path} is there with {there}; asked for is {info}. "
             "Pass overwrite=True (--overwrite) to replace it, or choose another folder."
         )
-    return True
+    json_path.unlink(missing_ok=True)
+    folders = [Path(root) / (prefix + split) for prefix in FOLDERS]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("[0-9]" * 12 + ".png"):
+            stale.unlink()
+    write_split(
+        json_path,
+        partial(_write_scene, folders, split_seed(seed, split), size),
+        list(range(num_images)),
+        categories=SCENES_CATEGORIES,
+        num_workers=num_workers,
+        info=info,
+    )
+    logger.info("wrote %d pictures and %s", num_images, json_path)
+    return json_path
 
 
-def _write_scene(root: Path, split: str, stream: int, size: int, index: int) -> dict[str, Any]:
-    """Writes the four PNGs of a scene; returns its annotation."""
+def _write_scene(
+    folders: list[Path], stream: int, size: int, index: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the four PNGs of a scene; returns its two entries of the JSON."""
     scene = generate_scene(seed=stream, index=index, size=size)
     ids = np.array([panoptic_id(k) for k in range(len(scene.segments_info) + 1)], np.int64)
     encoded = split_bytes(ids[scene.segment_ids])
@@ -216,13 +178,13 @@ def _write_scene(root: Path, split: str, stream: int, size: int, index: int) -> 
     name = f"{index:012d}.png"
     # cv2 writes channels as B, G, R.
     contents = (scene.image[..., ::-1], encoded[..., ::-1], scene.sem_seg, depth)
-    for prefix, content in zip(FOLDERS, contents):
-        path = root / (prefix + split) / name
-        if not cv2.imwrite(str(path), content, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
-            raise OSError(f"could not write {path}")
+    for folder, content in zip(folders, contents):
+        if not cv2.imwrite(str(folder / name), content, [cv2.IMWRITE_PNG_COMPRESSION, 1]):
+            raise OSError(f"could not write {folder / name}")
     keys = ("category_id", "iscrowd", "area", "bbox")
     segments = [{"id": panoptic_id(s["id"])} | {k: s[k] for k in keys} for s in scene.segments_info]
-    return {"image_id": index, "file_name": name, "segments_info": segments}
+    image = {"id": index, "file_name": name, "height": size, "width": size}
+    return image, {"image_id": index, "file_name": name, "segments_info": segments}
 
 
 def register_scenes(root: str, *, name: str = "scenes", size: int = MIN_SIZE) -> None:

@@ -5,24 +5,23 @@ that edges are smooth; labels and depth are read at every second point of that g
 are integers throughout: rounding differs on no machine, so the bytes can be pinned by a test.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from .scenes_layout import GRASS, MOUNTAIN, ROAD, SKY, UNITS, WATER, Item, Layout
-from .scenes_shapes import Draws
+from .scenes_layout import GRASS, MOUNTAIN, ROAD, STUFF, UNITS, Item, Layout
+from .scenes_shapes import CIRCLE, Draws, Polygon
 
 FINE = 2  # points a pixel, in each direction
 MIN_AREA_AT_64 = 24  # pixels of a 64 x 64 picture
-STUFF = (SKY, MOUNTAIN, GRASS, ROAD, WATER)
 _SHIFT = 4  # cv2's fractional bits
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An object in the picture: its shape is `mask[FINE - 1 :: FINE, FINE - 1 :: FINE]` there."""
+    """An object in the picture."""
 
     item: Item
     depth: int  # 1/256 m, the same for the whole object
@@ -58,10 +57,9 @@ def render(layout: Layout, draws: Draws, size: int) -> Rendered:
         _paint_layer(layout, canvas, layer)
     blocks = sum(canvas[i::FINE, j::FINE] for i in range(FINE) for j in range(FINE))
     # The difference of two bytes: triangular noise, zero on average.
-    noise = draws.bytes(2 * size * size * 3).reshape(2, size, size, 3).astype(np.int32)
-    photo = blocks * layout.exposure // (100 * FINE * FINE) + (
-        (noise[0] - noise[1]) * layout.noise >> 8
-    )
+    plus, minus = draws.bytes(2 * size * size * 3).reshape(2, size, size, 3).astype(np.int32)
+    photo = blocks * layout.exposure // (100 * FINE * FINE)
+    photo += (plus - minus) * layout.noise >> 8
     sample = slice(FINE - 1, None, FINE)
     labels = stuff[sample, sample]
     rows = _centres(fine)[sample, None] - layout.horizon
@@ -69,31 +67,32 @@ def render(layout: Layout, draws: Draws, size: int) -> Rendered:
     return Rendered(np.clip(photo, 0, 255).astype(np.uint8), labels, depth, layers)
 
 
-@lru_cache(maxsize=4)
 def _centres(fine: int) -> np.ndarray:
     """Positions of the points of the fine grid in units, (fine,) int32."""
-    centres = ((2 * np.arange(fine, dtype=np.int64) + 1) * UNITS // (2 * fine)).astype(np.int32)
-    centres.flags.writeable = False  # it is shared by all callers
-    return centres
+    return ((2 * np.arange(fine, dtype=np.int64) + 1) * UNITS // (2 * fine)).astype(np.int32)
 
 
-def _fill(canvas: np.ndarray, polygon: np.ndarray, color: tuple[int, ...] | int, fine: int) -> None:
-    """Fills a polygon given in units."""
+def _fixed(points: np.ndarray, fine: int) -> np.ndarray:
+    """Points in units as cv2's fixed-point coordinates on the fine grid."""
     # Point i of the grid is at (i + 1/2) of its cells, and at i for cv2.
-    fixed = (polygon * (fine << _SHIFT)) // UNITS - (1 << (_SHIFT - 1))
-    cv2.fillPoly(canvas, [fixed.astype(np.int32)], color, cv2.LINE_8, _SHIFT)
+    return ((points * (fine << _SHIFT)) // UNITS - (1 << (_SHIFT - 1))).astype(np.int32)
+
+
+def _fill(canvas: np.ndarray, polygon: Polygon | np.ndarray, value: int, fine: int) -> None:
+    """Fills a polygon, in units, in a map whose rows are the lowest of the picture."""
+    fixed = _fixed(np.array(polygon, np.int64) - [0, (fine - len(canvas)) * UNITS // fine], fine)
+    cv2.fillPoly(canvas, [fixed], value, cv2.LINE_8, _SHIFT)
 
 
 def _stuff_map(layout: Layout, fine: int) -> np.ndarray:
     """(fine, fine) uint8 index into STUFF."""
     stuff = np.zeros((fine, fine), np.uint8)
     for ridge in layout.mountains:
-        _fill(stuff, np.array(ridge, np.int64), STUFF.index(MOUNTAIN), fine)
+        _fill(stuff, ridge, STUFF.index(MOUNTAIN), fine)
     below = _centres(fine) > layout.horizon
     ground = np.full((int(below.sum()), fine), STUFF.index(GRASS), np.uint8)
     for name, polygon in layout.ground:
-        shifted = np.array(polygon, np.int64) - [0, (fine - len(ground)) * UNITS // fine]
-        _fill(ground, shifted, STUFF.index(name), fine)
+        _fill(ground, polygon, STUFF.index(name), fine)
     stuff[below] = ground
     return stuff
 
@@ -138,7 +137,7 @@ def _background(layout: Layout, stuff: np.ndarray) -> np.ndarray:
     color = table[ground] + (grain * strength[ground] >> 8)[..., None]
     marks = np.zeros_like(ground)
     for mark in layout.marks:
-        _fill(marks, np.array(mark, np.int64) - [0, first * UNITS // fine], 255, fine)
+        _fill(marks, mark, 255, fine)
     color[(marks > 0) & (ground == STUFF.index(ROAD))] = (226, 222, 206)
     color = color * np.array(light.tint, np.int32) >> 8
     canvas[first:] = _in_haze(layout, color, (90 * 260 // (offset + 260))[..., None])
@@ -179,10 +178,8 @@ def _sky(layout: Layout, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     glow[squared < 170 * 170] = 256
     _, smooth = _texture()
     cloud = smooth[(oy + rows[:, None] // 14) & 255, (ox + cols[None] // 26) & 255]
-    cloud = np.clip((cloud - 45 + layout.clouds // 2) * 4, 0, 190) if layout.clouds else 0 * cloud
-    white = (
-        (np.array((255, 255, 255), np.int32) + bottom) // 2 if not light.stars else bottom * 5 // 4
-    )
+    cloud = np.clip((cloud - 45 + layout.clouds // 2) * 4, 0, 190 if layout.clouds else 0)
+    white = bottom * 5 // 4 if light.stars else (255 + bottom) // 2
     sky += (np.array(light.sun, np.int32) - sky) * glow[..., None] >> 8
     sky += (white - sky) * cloud[..., None] >> 8
     if light.stars:
@@ -204,10 +201,9 @@ def _visible_layers(layout: Layout, size: int) -> list[Layer]:
         if layer is None:
             continue
         visible = layer.visible & free
-        if int(np.count_nonzero(visible)) < min_area(size):
-            continue
-        free &= ~visible
-        layers.append(Layer(item, layer.depth, layer.top, layer.left, layer.patch, visible))
+        if np.count_nonzero(visible) >= min_area(size):
+            free &= ~visible
+            layers.append(replace(layer, visible=visible))
     return layers
 
 
@@ -226,13 +222,10 @@ def _draw_item(layout: Layout, item: Item, size: int) -> Layer | None:
     if right <= left or bottom <= top:
         return None
     patch = np.zeros((bottom - top, right - left, 4), np.uint8)
-    fixed = (points * (fine << _SHIFT)) // UNITS - (1 << (_SHIFT - 1))
-    fixed = (fixed - (left << _SHIFT, top << _SHIFT)).astype(np.int32)
-    start = 0
-    for color, polygon in item.parts:
-        stop = start + len(polygon)
-        cv2.fillPoly(patch, [fixed[start:stop]], (*color, 255), cv2.LINE_8, _SHIFT)
-        start = stop
+    fixed = _fixed(points, fine) - np.array((left << _SHIFT, top << _SHIFT), np.int32)
+    stops = np.cumsum([len(polygon) for _, polygon in item.parts])[:-1]
+    for (color, _), polygon in zip(item.parts, np.split(fixed, stops)):
+        cv2.fillPoly(patch, [polygon], (*color, 255), cv2.LINE_8, _SHIFT)
     shape = np.zeros((fine, fine), bool)
     shape[top:bottom, left:right] = patch[..., 3] > 0
     depth = int(layout.depth(np.array(item.offset, np.int64)))
@@ -248,9 +241,7 @@ def _paint_shadows(layout: Layout, canvas: np.ndarray, layers: list[Layer]) -> N
         if item.base < layout.horizon + item.offset:
             continue
         lean = (item.x - layout.sun_x) * item.height // (4 * UNITS)
-        circle = np.array([(924, 383), (383, 924), (-383, 924), (-924, 383), (-924, -383),
-                           (-383, -924), (383, -924), (924, -383)], np.int64)  # fmt: skip
-        oval = circle * (width * 11 // 20, max(width // 9, 30)) // 1000
+        oval = np.array(CIRCLE[1::2], np.int64) * (width * 11 // 20, max(width // 9, 30)) // 1000
         _fill(shadow, oval + (item.x + lean, item.base), 255, fine)
     shadow[_centres(fine) <= layout.horizon] = 0
     dark = shadow > 0
@@ -267,10 +258,7 @@ def _paint_layer(layout: Layout, canvas: np.ndarray, layer: Layer) -> None:
         ramp = -ramp
     rough, _ = _texture()
     oy, ox = layout.texture_at
-    grain = rough[oy : oy + height, ox : ox + width]
-    if grain.shape != (height, width):
-        grain = np.take(np.take(rough, range(oy, oy + height), 0, mode="wrap"),
-                        range(ox, ox + width), 1, mode="wrap")  # fmt: skip
+    grain = rough[np.arange(oy, oy + height)[:, None] & 255, np.arange(ox, ox + width) & 255]
     shade = 256 + ramp[None] + grain // 6
     inner = cv2.erode(shape, np.ones((3, 3), np.uint8), borderValue=255)
     shade[inner == 0] = shade[inner == 0] * 5 // 8

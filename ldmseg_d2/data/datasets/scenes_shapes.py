@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 Color = tuple[int, int, int]
-Part = tuple[Color, list[tuple[int, int]]]  # colour and polygon
+Polygon = list[tuple[int, int]]
+Part = tuple[Color, Polygon]
 
 # cos and sin of 16 directions, times 1000.
-_CIRCLE = [
+CIRCLE = [
     (1000, 0), (924, 383), (707, 707), (383, 924), (0, 1000), (-383, 924), (-707, 707),
     (-924, 383), (-1000, 0), (-924, -383), (-707, -707), (-383, -924), (0, -1000), (383, -924),
     (707, -707), (924, -383),
@@ -59,12 +60,12 @@ class Draws:
         return self._bits.random_raw((count + 7) // 8).astype("<u8").view(np.uint8)[:count]
 
 
-def ellipse(cx: int, cy: int, rx: int, ry: int) -> list[tuple[int, int]]:
+def ellipse(cx: int, cy: int, rx: int, ry: int) -> Polygon:
     """A 16-gon; all in the units of the caller."""
-    return [(cx + c * rx // 1000, cy + s * ry // 1000) for c, s in _CIRCLE]
+    return [(cx + c * rx // 1000, cy + s * ry // 1000) for c, s in CIRCLE]
 
 
-def box(x0: int, y0: int, x1: int, y1: int) -> list[tuple[int, int]]:
+def box(x0: int, y0: int, x1: int, y1: int) -> Polygon:
     """An upright rectangle from corner (x0, y0) to (x1, y1)."""
     return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
@@ -98,20 +99,14 @@ def car(draws: Draws, color: Color) -> list[Part]:
         body = [(-1350, 180), (1350, 180), (1350, 520), (1050, 950), (-1300, 1000), (-1380, 700)]
         glass = [box(-1180, 580, -380, 880), [(-250, 580), (1150, 580), (920, 880), (-250, 880)]]
     else:
-        body = [
-            (-1420, 180), (1420, 180), (1430, 480), (1350, 580), (760, 650), (420, 980),
-            (-560, 1000), (-950, 660), (-1400, 600),
-        ]  # fmt: skip
-        glass = [
-            [(-760, 640), (-480, 910), (-120, 910), (-120, 640)],
-            [(-10, 640), (-10, 910), (380, 890), (600, 640)],
-        ]
+        body = [(-1420, 180), (1420, 180), (1430, 480), (1350, 580), (760, 650), (420, 980),
+                (-560, 1000), (-950, 660), (-1400, 600)]  # fmt: skip
+        glass = [[(-760, 640), (-480, 910), (-120, 910), (-120, 640)],
+                 [(-10, 640), (-10, 910), (380, 890), (600, 640)]]  # fmt: skip
     parts = [(color, body), (darker(color, 72), box(-1400, 180, 1410, 330))]
     parts += [(_GLASS, g) for g in glass]
-    parts += [
-        ((250, 240, 190), box(1300, 430, 1425, 530)),
-        ((190, 30, 30), box(-1400, 430, -1310, 540)),
-    ]
+    parts.append(((250, 240, 190), box(1300, 430, 1425, 530)))
+    parts.append(((190, 30, 30), box(-1400, 430, -1310, 540)))
     for x in (-850, 850):
         parts += [(_TYRE, ellipse(x, 215, 240, 215)), ((170, 172, 178), ellipse(x, 215, 110, 100))]
     return parts
@@ -179,16 +174,11 @@ def balloon(draws: Draws, color: Color) -> list[Part]:
     """A hot-air balloon with stripes."""
     second = draws.choice([(245, 240, 225), (250, 215, 80), (40, 50, 90), (225, 110, 60)])
     envelope = [*ellipse(0, 640, 360, 360)[:9], (-330, 520), (-110, 210), (110, 210), (330, 520)]
-    inner = [(x * 60 // 100, y) for x, y in envelope]
-    core = [(x * 22 // 100, y) for x, y in envelope]
-    return [
-        ((70, 56, 46), [(-100, 220), (-60, 60), (-45, 60), (-80, 220)]),
-        ((70, 56, 46), [(100, 220), (60, 60), (45, 60), (80, 220)]),
-        (color, envelope),
-        (second, inner),
-        (color, core),
-        ((126, 88, 52), box(-75, 0, 75, 110)),
-    ]
+    ropes = [(-100, 220), (-60, 60), (-45, 60), (-80, 220)]
+    parts: list[Part] = [((70, 56, 46), ropes), ((70, 56, 46), [(-x, y) for x, y in ropes])]
+    for stripe, percent in ((color, 100), (second, 60), (color, 22)):
+        parts.append((stripe, [(x * percent // 100, y) for x, y in envelope]))
+    return [*parts, ((126, 88, 52), box(-75, 0, 75, 110))]
 
 
 def unlabelled(draws: Draws, color: Color) -> list[Part]:
@@ -196,11 +186,8 @@ def unlabelled(draws: Draws, color: Color) -> list[Part]:
     kind = draws.between(0, 2)
     if kind == 0:
         lamp = [(-20, 960), (210, 1000), (210, 960), (20, 930)]
-        return [
-            (color, box(-22, 0, 22, 970)),
-            (color, lamp),
-            ((255, 244, 200), box(120, 930, 210, 965)),
-        ]
+        light = ((255, 244, 200), box(120, 930, 210, 965))
+        return [(color, box(-22, 0, 22, 970)), (color, lamp), light]
     if kind == 1:
         return [(darker(color, 80), box(-35, 0, 35, 600)), (color, box(-330, 520, 330, 1000)),
                 ((238, 236, 226), box(-270, 580, 270, 940))]  # fmt: skip
@@ -219,7 +206,6 @@ def crowd(draws: Draws, colors: Sequence[Color]) -> list[Part]:
         x = column * 330 + (165 if back else 0) + draws.between(-40, 40) - members * 330 // 4
         raised, scale = (190, 78) if back else (0, draws.between(78, 84))
         for color, points in person(draws, draws.choice(colors)):
-            parts.append(
-                (color, [(x + a * scale // 100, raised + b * scale // 100) for a, b in points])
-            )
+            placed = [(x + a * scale // 100, raised + b * scale // 100) for a, b in points]
+            parts.append((color, placed))
     return parts
