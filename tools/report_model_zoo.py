@@ -5,8 +5,7 @@ python tools/report_model_zoo.py [--only NAME ...]
 
 Each shipped model has a card beside its weights, ldmseg_d2/model_zoo/NAME.json: how it was
 trained; this tool adds what it reaches under the key "results", and writes the page from all cards.
-With --only the other models keep the results that they have. Cards of models that are not shipped
-lie in docs/cards/.
+With --only the other models keep the results that they have.
 """
 
 import argparse
@@ -28,7 +27,6 @@ from ldmseg_d2.model_zoo import get_config_file, list_models
 logger = logging.getLogger("report_model_zoo")
 REPOSITORY = Path(__file__).resolve().parents[1]
 CARDS = Path(ldmseg_d2.__file__).parent / "model_zoo"
-NOT_SHIPPED = REPOSITORY / "docs" / "cards"
 # Of the numbers on a card, those that the page shows.
 COLUMNS = (
     "PQ", "PQ things", "PQ stuff", "PQ class-agnostic", "mIoU", "mask AP", "depth AbsRel",
@@ -47,10 +45,10 @@ loads a model.
 
 def load_card(name: str) -> tuple[Path, dict]:
     """The file and the content of a card; KeyError if there is none of that name."""
-    for path in (NOT_SHIPPED / f"{name}.json", CARDS / f"{name}.json"):
-        if path.is_file():
-            return path, json.loads(path.read_text(encoding="utf-8"))
-    raise KeyError(f"no card of {name!r}; shipped are: {', '.join(list_models())}")
+    path = CARDS / f"{name}.json"
+    if not path.is_file():
+        raise KeyError(f"no card of {name!r}; shipped are: {', '.join(list_models())}")
+    return path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def evaluate(card: dict, opts: list) -> dict:
@@ -126,9 +124,6 @@ def main(argv: list[str] | None = None) -> None:
     lines = [INTRODUCTION]
     for name in list_models():
         lines += section(load_card(name)[1])
-    lines += ["# Trained, not shipped", ""]
-    for path in sorted(NOT_SHIPPED.glob("*.json")):
-        lines += section(load_card(path.stem)[1])
     Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     Path(args.output).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     logger.info("wrote %s", args.output)
