@@ -58,7 +58,7 @@ def read_mask(
     `colour`, and for pictures of one channel unless `gray`.
     """
     with _opened(path, what) as image:
-        mode, pixels = image.mode, np.asarray(image)
+        mode, pixels = image.mode, np.array(image)
     if gray and pixels.ndim == 2 and mode != "F":
         return pixels.astype(np.int32)
     if colour and mode == "RGB":

@@ -23,8 +23,8 @@ def merge_classes(
     A segment's pixels vote with their class probabilities; the class with the largest sum wins, the
     lowest index in a tie. Segments that vote void are dropped. Its score is the winner's share of
     the votes times the incoming score. Things stay apart and keep their ids; stuff segments of one
-    class become one, with the id of the largest (the smallest such id in a tie) and the mean score
-    over its pixels. Neither partition nor classes depend on what the incoming ids are.
+    class become one, with the id of the largest (of equal ones that with the first pixel) and the
+    mean score over its pixels. Neither partition nor classes depend on what the incoming ids are.
 
     Args:
         panoptic: (H, W) int32 segment ids, 0 is void.
@@ -54,6 +54,8 @@ def merge_classes(
     ids, index = index_segments(panoptic, segments_info)
     votes = vote_classes(class_probs, index, ids, is_thing)  # [C + 1, S + 1]
     areas = torch.bincount(index, minlength=len(ids))
+    order = torch.arange(len(index), device=index.device)
+    first = order.new_full((len(ids),), len(index)).scatter_reduce(0, index, order, "amin").tolist()
     for id_, class_ in given.items():
         position = ids.index(id_) if id_ in ids else 0
         votes[0, position] = -1
@@ -74,7 +76,7 @@ def merge_classes(
         groups.setdefault(("apart", id_) if thing else ("stuff", winner), []).append(segment)
     for group in [group for key, group in groups.items() if key[0] == "stuff"]:
         # Largest first, for the id, and so that the sum's rounding does not depend on ids.
-        group.sort(key=lambda s: (s["id"] not in given, -s["area"], s["id"]))
+        group.sort(key=lambda s: (s["id"] not in given, -s["area"], first[ids.index(s["id"])]))
         for segment in [s for s in group[1:] if s["id"] in given]:
             group.remove(segment)
             groups["apart", segment["id"]] = [segment]

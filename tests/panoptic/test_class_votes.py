@@ -53,7 +53,7 @@ def naive_merge(ids, info, probs, is_thing, given_classes):
             stuff.setdefault(winner - 1, []).append(member)
     for class_, members in stuff.items():
         told = [m for m in members if m[0] in given_classes]
-        head = min(told or members, key=lambda m: (-int(m[1].sum()), m[0]))
+        head = min(told or members, key=lambda m: (-int(m[1].sum()), int(m[1].int().argmax())))
         joined = [head, *(m for m in members if m[0] not in given_classes and m is not head)]
         mask = torch.stack([m[1] for m in joined]).any(0)
         score = sum(m[2] * int(m[1].sum()) for m in joined) / int(mask.sum())
