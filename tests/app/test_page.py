@@ -48,7 +48,7 @@ def url(tmp_path_factory):
         assert "Traceback" not in log.read_text(), log.read_text()
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=600)
 
 
 @pytest.fixture(scope="module")

@@ -120,7 +120,7 @@ def test_coco_maps_and_evaluates_under_detectron2s_name():
         cwd=REPO,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert result.returncode == 0, result.stderr
     metrics = json.loads(result.stdout.strip().splitlines()[-1])
