@@ -59,6 +59,7 @@ def batch_with_targets(num=2):
 @BOTH
 def test_a_few_steps_lower_the_loss_and_outputs_fit(name):
     model, batch = small_model(name).train(), batch_with_targets()
+    torch.manual_seed(0)  # detectors draw the regions that they learn from
     optimizer, history = torch.optim.AdamW(model.parameters(), lr=3e-3), []
     for _ in range(30):
         optimizer.zero_grad()
@@ -66,7 +67,7 @@ def test_a_few_steps_lower_the_loss_and_outputs_fit(name):
         loss.backward()
         optimizer.step()
         history.append(loss.item())
-    assert sum(history[-3:]) < 0.6 * sum(history[:3])
+    assert max(history[-3:]) < 0.6 * history[0]
     batch[1].update(height=96, width=80)
     # At test the annotations, where there are any, change nothing.
     plain = [{k: e[k] for k in ("image", "height", "width")} for e in batch]
