@@ -211,7 +211,7 @@ def _add_postprocess_config(m: CN) -> None:
     m.POSTPROCESS = p = CN()
     # The paper's three thresholds. A pixel needs this probability of its id, else it is void;
     p.MASK_THRESHOLD = 0.5
-    # a segment needs this overlap between its pixels and its own sigmoid mask at 0.5
+    # a segment needs this overlap between its pixels and its own mask (sigmoid at MASK_THRESHOLD)
     p.OVERLAP_THRESHOLD = 0.5
     # and at least this many pixels in the full-size picture.
     p.COUNT_THRESHOLD = 512

@@ -53,7 +53,7 @@ def logits_to_panoptic(
     2. logits are resized bilinearly, every pixel takes its most probable id;
     3. a pixel whose probability is below ``mask_threshold`` becomes void;
     4. an id stays a segment if it wins at least ``count_threshold`` pixels, and they are at least
-       ``overlap_threshold`` of its own mask (sigmoid >= 0.5).
+       ``overlap_threshold`` of its own mask (sigmoid >= ``mask_threshold``).
 
     Args:
         logits: (K, h, w) logits of the ids; channel 0 is void.
@@ -89,7 +89,7 @@ def logits_to_panoptic(
             continue
         mask = (winner == index) & confident
         area = int(mask.sum())
-        own_area = int((resized[index] >= 0).sum())  # sigmoid >= 0.5
+        own_area = int((resized[index].sigmoid() >= mask_threshold).sum())
         small = area < count_threshold or area < overlap_threshold * own_area
         if small and channel not in keep_ids:
             continue

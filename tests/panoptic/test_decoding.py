@@ -64,7 +64,7 @@ def test_panoptic_map_against_the_definition_pixel_by_pixel(
     )  # fmt: skip
     lost = naive_suppressed(logits, min_segment_score, 3, keep_ids) if min_segment_score else ()
     large = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-    own = (large >= 0).sum((1, 2))
+    own = (large.sigmoid() >= mask_threshold).sum((1, 2))
     large[list(lost)] = -torch.inf
     probabilities = large.softmax(0)
     pixels: dict[int, list] = {}
@@ -112,3 +112,17 @@ def test_panoptic_maps_are_the_references(reference, name, image):
     assert torch.equal(panoptic, expected)
     assert {s["id"] for s in segments_info} == set(expected.unique().tolist()) - {0}
     assert all(s["area"] == int((expected == s["id"]).sum()) for s in segments_info)
+
+
+@pytest.mark.parametrize("thresholds", [(0.5, 0.9), (0.9, 0.9), (0.9, 0.5), (0.3, 0.5)])
+def test_a_segment_is_compared_with_its_own_mask_at_the_same_threshold(thresholds):
+    """An edge that fades over many pixels: at 0.5 its mask is 1.4 times as large as at 0.9."""
+    mask_threshold, overlap_threshold = thresholds
+    ramp = torch.linspace(-8, 8, 64).expand(1, 8, 64)
+    panoptic, segments_info = logits_to_panoptic(
+        torch.cat([torch.zeros_like(ramp), ramp]), (8, 64), mask_threshold=mask_threshold,
+        overlap_threshold=overlap_threshold, count_threshold=1,
+    )  # fmt: skip
+    # Against void alone, an id's probability is the sigmoid of its logit.
+    assert torch.equal(panoptic == 2, ramp[0].sigmoid() >= max(mask_threshold, 0.5))
+    assert [s["id"] for s in segments_info] == [2]
