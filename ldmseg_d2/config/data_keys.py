@@ -24,6 +24,8 @@ def add_data_config(cfg: CN) -> None:
     # "large_scale_jitter": in training, longest side x a random scale, then a random crop of at
     #     most TRAIN_SIZE x TRAIN_SIZE (Ghiasi et al., arXiv 2012.07177); at test "longest_side".
     i.RESIZE = "square"
+    # How photos are resized, with PIL: "bilinear" or "bicubic" (the method's first implementation).
+    i.INTERPOLATION = "bilinear"
     # Range of the random scale of "large_scale_jitter".
     i.JITTER_SCALE = (0.1, 2.0)
     # Segments with fewer pixels than this (after the resize) become void in training.

@@ -2,8 +2,11 @@
 
 import numpy as np
 from detectron2.data import transforms as T
+from PIL import Image
 
 RESIZE_MODES = ("square", "longest_side", "large_scale_jitter")
+# Of photos; annotations are resized by nearest neighbour.
+INTERPOLATIONS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 FLIPS = ("horizontal", "vertical", "none")
 
 
@@ -14,7 +17,12 @@ class ResizeLongestSide(T.Augmentation):
     The scale is drawn uniformly from `scale_range`; (1, 1) draws no random number.
     """
 
-    def __init__(self, size: int, scale_range: tuple[float, float] = (1.0, 1.0)):
+    def __init__(
+        self,
+        size: int,
+        scale_range: tuple[float, float] = (1.0, 1.0),
+        interp: int = Image.BILINEAR,
+    ):
         super().__init__()
         self._init(locals())
 
@@ -23,7 +31,7 @@ class ResizeLongestSide(T.Augmentation):
         longest = self.size * (low if low == high else self._rand_range(low, high))
         h, w = image.shape[:2]
         new_h, new_w = (max(1, round(side * longest / max(h, w))) for side in (h, w))
-        return T.ResizeTransform(h, w, new_h, new_w)
+        return T.ResizeTransform(h, w, new_h, new_w, self.interp)
 
 
 def build_augmentations(
@@ -34,6 +42,7 @@ def build_augmentations(
     random_flip: str,
     is_train: bool,
     train_size: int = 0,
+    interpolation: str = "bilinear",
 ) -> list[T.Augmentation]:
     """Builds Detectron2 augmentations whose result is at most image_size x image_size.
 
@@ -42,6 +51,10 @@ def build_augmentations(
     """
     if resize not in RESIZE_MODES:
         raise ValueError(f"INPUT.LDMSEG.RESIZE is {resize!r}, allowed are {RESIZE_MODES}")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"INPUT.LDMSEG.INTERPOLATION is {interpolation!r}, allowed are {tuple(INTERPOLATIONS)}"
+        )
     if random_flip not in FLIPS:
         raise ValueError(f"INPUT.RANDOM_FLIP is {random_flip!r}, allowed are {FLIPS}")
     crop = train_size or image_size
@@ -51,16 +64,17 @@ def build_augmentations(
             f"INPUT.LDMSEG.IMAGE_SIZE {image_size}, and needs INPUT.LDMSEG.RESIZE "
             f"'large_scale_jitter', which is {resize!r}"
         )
+    interp = INTERPOLATIONS[interpolation]
     augmentations: list[T.Augmentation] = []
     if resize == "square":
-        augmentations.append(T.Resize((image_size, image_size)))
+        augmentations.append(T.Resize((image_size, image_size), interp))
     elif resize == "large_scale_jitter" and is_train:
-        augmentations.append(ResizeLongestSide(image_size, tuple(jitter_scale)))
+        augmentations.append(ResizeLongestSide(image_size, tuple(jitter_scale), interp))
         # Not T.FixedSizeCrop: it draws one number for both offsets, so that its crops lie on the
         # diagonal, and it pads segmentations with 255. RandomCrop keeps smaller sides as they are.
         augmentations.append(T.RandomCrop("absolute", (crop, crop)))
     else:
-        augmentations.append(ResizeLongestSide(image_size))
+        augmentations.append(ResizeLongestSide(image_size, interp=interp))
     if is_train and random_flip != "none":
         vertical = random_flip == "vertical"
         augmentations.append(T.RandomFlip(horizontal=not vertical, vertical=vertical))

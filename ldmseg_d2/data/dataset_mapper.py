@@ -80,6 +80,7 @@ class PanopticDatasetMapper:
             "augmentations": build_augmentations(
                 image_size=options.IMAGE_SIZE,
                 resize=options.RESIZE,
+                interpolation=options.INTERPOLATION,
                 jitter_scale=options.JITTER_SCALE,
                 random_flip=cfg.INPUT.RANDOM_FLIP,
                 is_train=is_train,

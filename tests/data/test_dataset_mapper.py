@@ -8,6 +8,7 @@ import torch
 from detectron2.data import transforms as T
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ldmseg_d2.data import PanopticDatasetMapper, build_dataset_mapper, load_dataset_dicts
 from ldmseg_d2.data.annotations import read_id_png
@@ -128,6 +129,19 @@ def test_photo_and_annotations_stay_aligned(tmp_path, resize, flip, size):
         assert same_partition(record["segment_ids"], values)
 
 
+@pytest.mark.parametrize("resize, size", [("square", (40, 40)), ("longest_side", (40, 30))])
+@pytest.mark.parametrize("name, filter_", [("bilinear", 2), ("bicubic", 3)])
+def test_photos_are_resized_as_pillow_does(tmp_path, resize, size, name, filter_):
+    photo = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    write_png(tmp_path / "photo.png", photo)
+    cfg = tiny_config(size=40, resize=resize, flip="none")
+    cfg.INPUT.LDMSEG.INTERPOLATION = name
+    mapper = build_dataset_mapper(cfg, is_train=False)
+    image = mapper({"file_name": str(tmp_path / "photo.png")})["image"]
+    expected = np.asarray(Image.fromarray(photo).resize(size, filter_))
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
+
+
 def test_many_and_large_ids_survive(tmp_path):
     """300 segments need more than a byte; ids spread up to 2^24 - 1."""
     ids = (np.arange(300, dtype=np.int64) * 56109 + 1).reshape(15, 20)
@@ -149,6 +163,7 @@ def test_many_and_large_ids_survive(tmp_path):
     [
         ({"resize": "squared"}, "large_scale_jitter"),
         ({"random_flip": "both"}, "horizontal"),
+        ({"interpolation": "cubic"}, "INTERPOLATION is 'cubic', allowed are .*'bicubic'"),
         ({"train_size": 4}, "TRAIN_SIZE 4 .* 'square'"),
         ({"train_size": 16, "resize": "large_scale_jitter"}, "at most .*IMAGE_SIZE 8"),
     ],
