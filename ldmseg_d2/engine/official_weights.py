@@ -140,6 +140,8 @@ def choose_format(content: dict[str, Any], source: str) -> dict[str, str]:
 def our_names(part: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """One published state dict as our network calls its keys, without what we have no use for."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    if part == "unet":
+        return _without_second_name(state)
     if part != "vae_image":
         return state
     renamed = {}
@@ -149,3 +151,19 @@ def our_names(part: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if key.startswith(IMAGE_ENCODER_KEYS):
             renamed[key] = value
     return renamed
+
+
+def _without_second_name(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The UNet's tensors without ``new_conv``, under which its input conv was saved once more.
+
+    Raises ValueError where the two differ: it is not known then which one was used.
+    """
+    for key in [key for key in state if key.startswith("new_conv.")]:
+        own = key.replace("new_conv.", "conv_in.")
+        if own not in state or not state[key].equal(state[own]):
+            raise ValueError(
+                f"part unet: {key} should be {own} under a second name, but differs from it: this "
+                "file was not written by the method's first implementation as it is published"
+            )
+        del state[key]
+    return state

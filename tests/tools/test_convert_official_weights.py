@@ -1,6 +1,7 @@
 """Published checkpoints: the fixture's weights in their format, converted, loaded, compared."""
 
 import argparse
+import json
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from load_tool import load_tool
 from safetensors.torch import load_file
 
 from ldmseg_d2.engine import LDMSegCheckpointer, Trainer, load_config
-from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG
+from ldmseg_d2.engine.analysis import build_without_weights
+from ldmseg_d2.engine.official_weights import DEFAULT_CONFIG, DIFFUSION_PARTS, our_names
 from ldmseg_d2.meta_arch import ldmseg
 
 tool = load_tool("convert_official_weights")
@@ -191,3 +193,37 @@ def test_wrong_names_are_refused(published, tmp_path):
     with pytest.raises(SystemExit, match="no image_encoder.vae: .*'VAEImageEncoder'"):
         options = ["--config-file", "configs/coco/ldmseg_panoptic_coco.yaml"]
         tool.main([str(tmp_path / "in.pt"), str(tmp_path / "out.safetensors"), *options])
+
+
+def test_the_input_conv_under_a_second_name(published, converted, tmp_path):
+    """The first implementation saves it as ``new_conv`` as well."""
+    twice = {
+        f"new_conv.{part}": published["unet"][f"conv_in.{part}"] for part in ("weight", "bias")
+    }
+    torch.save({**published, "unet": {**published["unet"], **twice}}, tmp_path / "in.pt")
+    tool.main([str(tmp_path / "in.pt"), str(tmp_path / "out.safetensors"), *OPTIONS])
+    found, expected = load_file(tmp_path / "out.safetensors"), load_file(converted)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in found)
+    twice["new_conv.bias"] = twice["new_conv.bias"] + 1
+    with pytest.raises(
+        ValueError, match="new_conv.bias should be conv_in.bias under a second name"
+    ):
+        our_names("unet", {**published["unet"], **twice})
+
+
+@pytest.mark.parametrize("part", DIFFUSION_PARTS)
+def test_every_tensor_of_a_published_file_has_its_place(shared, part):
+    """Names and shapes of a file written by the first implementation, at full size."""
+    names = json.loads((shared / "fixtures" / "official_format.json").read_text())[part]
+    with torch.device("meta"):
+        state = {name: torch.empty(shape) for name, (shape, _) in names.items()}
+    if part == "unet":
+        for name in [name for name in state if name.startswith("new_conv.")]:
+            state[name] = state[name.replace("new_conv", "conv_in")] = torch.zeros(
+                state[name].shape
+            )
+    ours = build_without_weights(load_config(DEFAULT_CONFIG))
+    expected = ours.get_submodule(DIFFUSION_PARTS[part][:-1]).state_dict()
+    found = our_names(part, state)
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in expected.items()}
