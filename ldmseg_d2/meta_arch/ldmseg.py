@@ -2,8 +2,7 @@
 
 Stage 1, in ``autoencoders.py``, has taught an autoencoder to turn segment ids into a small latent
 x_0 and back. Here, stage 2, a UNet learns to predict x_0 from x_t = a_t x_0 + s_t noise and the
-photo (:meth:`LDMSeg.compute_losses`), and so turns noise into a segmentation
-(:meth:`LDMSeg.generate`).
+photo (:meth:`LDMSeg.compute_losses`), and so turns noise into masks (:meth:`LDMSeg.generate`).
 """
 
 from typing import Any

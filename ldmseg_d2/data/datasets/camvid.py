@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from skimage import measure
 
-from ...ids import connected_regions
 from ..annotations import read_gray_png
 from .panoptic_files import (
     PHOTO_SUFFIXES,
@@ -84,7 +84,7 @@ def label_segments(
         mask = labels == label
         if not mask.any():
             continue
-        for region in connected_regions(mask, min_area) if category["isthing"] else [mask]:
+        for region in _touching(mask, min_area) if category["isthing"] else [mask]:
             category_of[len(category_of) + 1] = category["id"]
             ids[region] = len(category_of)
     return ids, segment_entries(ids, category_of)
@@ -140,3 +140,10 @@ def _convert_picture(
     Image.fromarray(semantic).save(folder / f"semantic_{split}" / path.name)
     image = {"id": image_id, "file_name": photo.name, "height": height, "width": width}
     return image, {"image_id": image_id, "file_name": path.name, "segments_info": segments}
+
+
+def _touching(mask: np.ndarray, min_area: int) -> list[np.ndarray]:
+    """The 8-connected regions of a mask (H, W) with at least that many pixels."""
+    regions = measure.label(mask, connectivity=2)
+    areas = np.bincount(regions.ravel())
+    return [regions == i for i in range(1, len(areas)) if areas[i] >= min_area]
