@@ -33,20 +33,20 @@ def train(cfg) -> dict:
 
 
 @pytest.mark.slow
-def test_four_scenes_are_learnt_to_pq_90_in_both_stages(tmp_path, catalogs):
+def test_four_scenes_are_learnt_to_pq_80_in_both_stages(tmp_path, catalogs):
     write_scenes(tmp_path / "scenes", "train", num_images=4, size=64, seed=0)
     register_all(str(tmp_path))
 
-    stage1 = tiny_config(AUTOENCODER, *COMMON, "SOLVER.MAX_ITER", 1000)
+    stage1 = tiny_config(AUTOENCODER, *COMMON, "SOLVER.MAX_ITER", 450)
     stage1.OUTPUT_DIR = str(tmp_path / "stage1")
     result = train(stage1)["reconstruction"]
-    assert result["PQ"] > 90, result
+    assert result["PQ"] > 80, result
 
-    stage2 = tiny_config(LDMSEG, *COMMON, "SOLVER.MAX_ITER", 900)
+    stage2 = tiny_config(LDMSEG, *COMMON, "SOLVER.MAX_ITER", 450)
     stage2.MODEL.LDMSEG.AUTOENCODER.WEIGHTS = str(tmp_path / "stage1" / "model_final.pth")
     stage2.OUTPUT_DIR = str(tmp_path / "stage2")
     result = train(stage2)["panoptic_class_agnostic"]
-    assert result["PQ"] > 90, result
+    assert result["PQ"] > 80, result
     # What was saved is what was evaluated, and it is small: the autoencoder stays out.
     saved = torch.load(tmp_path / "stage2" / "model_final.pth", weights_only=True)
     assert not [key for key in saved["model"] if key.startswith("autoencoder.")]
