@@ -25,6 +25,7 @@ import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.data import dataset_dicts_with_depth
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.demo import Demo
+from ldmseg_d2.engine.reporting import error_text
 from ldmseg_d2.visualization import fit, grid
 
 logger = logging.getLogger("ldmseg_d2.demo")
@@ -151,8 +152,7 @@ def main(argv: list[str] | None = None) -> int:
             logger.error(problem)
         failures = segment_all(demo, records, args.output)
     except (ValueError, KeyError, OSError) as error:
-        # str() of a KeyError quotes its message.
-        logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
+        logger.error("%s", error_text(error))
         return 1
     if failures:
         logger.error("%d of %d photos failed", failures, len(records))

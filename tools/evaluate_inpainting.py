@@ -27,6 +27,7 @@ import ldmseg_d2  # noqa: F401  registers models and data sets
 from ldmseg_d2.data import build_dataset_mapper, load_dataset_dicts
 from ldmseg_d2.engine import load_config
 from ldmseg_d2.engine.checkpointer import LDMSegCheckpointer
+from ldmseg_d2.engine.reporting import error_text
 from ldmseg_d2.evaluation import inpainting_evaluation as inpainting
 from ldmseg_d2.evaluation import inpainting_report as report
 from ldmseg_d2.experiments.pages import copy_picture, write_section
@@ -107,8 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.doc:
             write_doc(args.doc, args.output, text)
     except (ValueError, KeyError, OSError, ImportError) as error:
-        # str() of a KeyError quotes its message.
-        logger.error("%s", error.args[0] if isinstance(error, KeyError) and error.args else error)
+        logger.error("%s", error_text(error))
         return 1
     logger.info("%s\nThe results are in %s", text, args.output)
     return 0

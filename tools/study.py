@@ -15,6 +15,7 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from ldmseg_d2.engine.reporting import error_text
 from ldmseg_d2.experiments import Budget, Runner, Settings, read_study
 from ldmseg_d2.experiments.pages import command_line
 from ldmseg_d2.experiments.results_page import write_report
@@ -65,6 +66,4 @@ if __name__ == "__main__":
     try:
         main()
     except (OSError, ValueError, KeyError) as error:
-        # str() of a KeyError quotes its message.
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        sys.exit(f"study: error: {text}")
+        sys.exit(f"study: error: {error_text(error)}")

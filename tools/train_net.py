@@ -24,6 +24,7 @@ from detectron2.utils.logger import setup_logger
 import ldmseg_d2  # registers models and data sets
 from ldmseg_d2.engine import LaunchError, LDMSegCheckpointer, Trainer, launch, load_config
 from ldmseg_d2.engine.config_reader import changed_keys
+from ldmseg_d2.engine.reporting import error_text
 
 USER_ERRORS = (FileNotFoundError, ValueError, KeyError)
 # Set to see where a user error comes from.
@@ -97,11 +98,11 @@ def fail(error: Exception) -> None:
     """End the process with status 2 and one message, without a traceback."""
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exc()
-    # str() of a KeyError quotes its message.
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
     if comm.is_main_process():
         hint = f"(For the traceback, set {TRACEBACK_VARIABLE}=1.)"
-        print(f"{os.path.basename(sys.argv[0])}: error: {message}\n{hint}", file=sys.stderr)
+        print(
+            f"{os.path.basename(sys.argv[0])}: error: {error_text(error)}\n{hint}", file=sys.stderr
+        )
     sys.exit(2)
 
 

@@ -94,6 +94,11 @@ def results_table(results: Mapping[str, Any]) -> str:
     return tabulate(rows, ["", *columns], tablefmt="pipe", colalign=align, disable_numparse=True)
 
 
+def error_text(error: BaseException) -> str:
+    """The message of an error; ``str`` of a KeyError would quote it."""
+    return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
 def _to_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items()}

@@ -199,14 +199,14 @@ class LDMSeg(FrozenPartsMixin, nn.Module):
     @torch.no_grad()
     def generate(self, batched_inputs: list[dict]) -> list[dict]:
         """From photos to segmentations (LDMSeg, section 3.3); see :meth:`forward`."""
-        # 1. Several draws of a photo are inputs of their own.
-        entries, pictures = batched_inputs, list(range(len(batched_inputs)))
+        # 1. The photos, as a condition on the latents' grid; several draws are inputs of their own.
+        entries, condition = batched_inputs, self.encode_images(batched_inputs)  # [B, C'', h, w]
         several = any("num_samples" in entry for entry in batched_inputs)
         if several:
             pictures, entries = repeat_draws(batched_inputs)
+            condition = condition[pictures]
 
-        # 2. The photos, as a condition on the latents' grid; a row of latents for the asked tasks.
-        condition = self.encode_images(batched_inputs)[pictures]  # [B, C'', h, w]
+        # 2. A row of latents for the asked tasks.
         batch = self.layout.for_inference(entries)
         conditions = {"condition": condition[batch.images], "task": batch.tasks}
 
